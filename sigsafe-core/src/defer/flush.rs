@@ -1,0 +1,109 @@
+//! The outermost exit's slow path: lets in what a region has held back.
+//!
+//! Runs in the main flow or in a handler, always outside a region, as the last thing that an exit does.
+
+use core::sync::atomic::Ordering;
+
+use crate::defer::policy::{self, FAULTS};
+use crate::defer::trampoline;
+use crate::handler::table;
+use crate::record::{ThreadRecord, get, put, record};
+use crate::signal::Signal;
+use crate::sigset::SigSet;
+use crate::sys::{self, How};
+
+/// The bit of `added` that says "a slot waits": SIGKILL's, which is never ours to block.
+pub(crate) const SLOT_WAITS: u64 = SigSet::EMPTY.with(Signal::KILL).bits();
+
+/// The slow path of every exit, taken when `added` is not zero: flushes if this was the outermost one.
+#[cold]
+#[inline(never)]
+pub(crate) fn flush_if_outermost() {
+    let r = record();
+    if !r.in_region() {
+        flush(r);
+    }
+}
+
+/// Unblocks what we blocked and releases the slots. The kernel delivers what waits before the unblocking call returns.
+pub(crate) fn flush(r: &ThreadRecord) {
+    let releasing = get(&r.releasing);
+    put(&r.releasing, 1);
+    // SIGNAL: from the exit's store of the counter up to here `added` still says that we hold signals blocked. A handler that runs
+    // now (immediate, or a fault) has it set aside by its trampoline, so its own exits do not flush for this one.
+    let added = r.added.swap(0, Ordering::Relaxed);
+    // SIGNAL: from here to the unblocking call nothing in the record knows that the signals are blocked, but nothing asks: a
+    // handler finds them blocked like a user's, and leaves them so.
+    let ours = SigSet::from_bits(added & !SLOT_WAITS);
+    if added & SLOT_WAITS != 0 {
+        release_slots(r, ours);
+    }
+    if !ours.is_empty() && cfg!(not(sigsafe_mutant = "no-flush")) {
+        sys::sigprocmask(How::Unblock, ours);
+    }
+    put(&r.releasing, releasing);
+}
+
+/// Empties the slots: back into the kernel where that is right, to the handler where not.
+#[cold]
+fn release_slots(r: &ThreadRecord, ours: SigSet) {
+    r.slots.drop_foreign(sys::process_id());
+    // Everything deferrable is still blocked by us, so these wait behind what waits there already.
+    while let Some((index, signal)) = r.slots.oldest_waiting(Signal::is_real_time) {
+        r.slots.mark_token(index);
+        let mut token = crate::defer::slots::token(signal);
+        // SAFETY: the token is a whole siginfo on this stack.
+        if !unsafe { sys::queue_to_self(signal.number(), token.info_mut()) } {
+            r.slots.unmark_token(index);
+            break;
+        }
+    }
+    // Sent faults are not blocked: each is delivered before the call returns.
+    while let Some((index, signal)) = r.slots.oldest_waiting(|signal| FAULTS.contains(signal) || signal == Signal::ABRT) {
+        let mut kept = r.slots.take(index);
+        // SAFETY: a kept siginfo is a whole one.
+        if !unsafe { sys::queue_to_self(signal.number(), kept.info_mut()) } {
+            dispatch(r, signal, &mut kept, ours);
+        }
+    }
+    let blocked = sys::sigprocmask(How::Block, SigSet::EMPTY).difference(ours);
+    // What the thread has blocked itself since the capture waits in the kernel like any other.
+    while let Some((index, signal)) = r.slots.oldest_waiting(|signal| blocked.contains(signal) && !signal.is_real_time()) {
+        let mut kept = r.slots.take(index);
+        // SAFETY: a kept siginfo is a whole one.
+        if !unsafe { sys::queue_to_self(signal.number(), kept.info_mut()) } {
+            let _ = r.slots.keep(signal, kept.info());
+            break;
+        }
+    }
+    while let Some((index, signal)) = r.slots.oldest_waiting(|signal| !blocked.contains(signal)) {
+        let mut kept = r.slots.take(index);
+        if policy::dispatched_by_exit(signal) {
+            dispatch(r, signal, &mut kept, ours);
+        } else {
+            // The kernel refused it once; it may have room by now, and a delivery of its own is the better one. Real-time
+            // signals do not get a second try, since those behind it may have been let in by a dispatch.
+            // SAFETY: a kept siginfo is a whole one.
+            if signal.is_real_time() || !unsafe { sys::queue_to_self(signal.number(), kept.info_mut()) } {
+                dispatch(r, signal, &mut kept, ours);
+            }
+        }
+    }
+    if r.slots.waiting() {
+        r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);
+    }
+}
+
+/// Calls the handler without a delivery of the kernel's: with the mask that one would have set, on the current stack, and with no
+/// machine context to give.
+fn dispatch(r: &ThreadRecord, signal: Signal, kept: &mut crate::defer::slots::Captured, ours: SigSet) {
+    let Some(entry) = table::current(signal) else { return };
+    let blocked = sys::sigprocmask(How::Block, SigSet::EMPTY);
+    let during = entry.mask().union(SigSet::from(signal)).union(blocked.difference(ours));
+    // What else waits is let in here, as it would be around a delivery; this signal's number is not.
+    sys::sigprocmask(How::Set, during);
+    // SAFETY: the siginfo is whole and lives over the call; there is no context.
+    unsafe { trampoline::run(r, signal, entry, kept.info_mut(), core::ptr::null_mut()) };
+    // Back to what it was, blocked by us included: the caller unblocks that last.
+    sys::sigprocmask(How::Set, blocked);
+}

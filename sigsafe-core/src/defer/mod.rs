@@ -1,0 +1,18 @@
+//! Deferral: signals that arrive in a critical region wait until it ends, without a system call on the way in or out.
+//!
+//! Every managed handler sits behind one [`trampoline`]. Delivered outside a region, a signal goes straight to its handler. In a
+//! region it is *captured*: given back to the kernel (or kept in a slot), and every deferrable signal is blocked by editing the
+//! mask that the kernel restores when the trampoline returns. From then on the kernel queues what arrives. The outermost exit finds
+//! the word `added` non-zero and unblocks what was blocked ([`flush`]); the kernel delivers what waits before that call returns.
+//!
+//! ```text
+//!  main flow   enter ──────── work ───────────────── exit: counter 0 │ added ≠ 0 → added = 0, unblock ─┐ ┌─ goes on
+//!  trampoline                  └ capture: requeue, added |= D, frame.mask |= D ┘                       └ handler ┘
+//! ```
+//!
+//! [`policy`] decides, [`slots`] keeps what must not wait in the kernel, [`trampoline`] receives, [`flush`] lets in.
+
+pub(crate) mod flush;
+pub(crate) mod policy;
+pub(crate) mod slots;
+pub(crate) mod trampoline;

@@ -1,0 +1,136 @@
+//! What is done with a signal: plain functions of numbers, without effects, tested for all 64 signals.
+
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::signal::{FIRST_REAL_TIME, Signal};
+use crate::sigset::SigSet;
+
+/// Raised by the instruction that is running. Blocked, a real one kills the process (signal(7)), so they are never blocked here.
+pub(crate) const FAULTS: SigSet =
+    SigSet::EMPTY.with(Signal::SEGV).with(Signal::BUS).with(Signal::FPE).with(Signal::ILL).with(Signal::TRAP).with(Signal::SYS);
+
+/// Nobody can catch or block these; POSIX has mask operations ignore them silently.
+pub(crate) const UNBLOCKABLE: SigSet = SigSet::EMPTY.with(Signal::KILL).with(Signal::STOP);
+
+/// libc's own: from 32 to where its `SIGRTMIN` starts. Blocked, they stall `setuid` in other threads and cancellation.
+pub(crate) const RESERVED: SigSet = SigSet::from_bits((1 << (FIRST_REAL_TIME - 1)) - (1 << 31));
+
+/// Sending one of these discards another that waits (POSIX, 2.4.1), so a captured one is not given back to the kernel.
+const JOB_CONTROL: SigSet = SigSet::EMPTY.with(Signal::CONT).with(Signal::TSTP).with(Signal::TTIN).with(Signal::TTOU);
+
+/// What may wait for the end of a region, before handlers that asked to run at once are taken out. SIGABRT is not among them: a
+/// region that blocks it would have `abort()` die of something else.
+const DEFERRABLE: SigSet = FAULTS.union(UNBLOCKABLE).union(RESERVED).with(Signal::ABRT).complement();
+
+/// Signals whose top handler is registered as immediate. Written by the handler table, read everywhere.
+pub(crate) static IMMEDIATE: AtomicU64 = AtomicU64::new(0);
+
+/// What a region holds back at this moment.
+pub(crate) fn deferrable() -> SigSet {
+    DEFERRABLE.difference(SigSet::from_bits(IMMEDIATE.load(Ordering::Relaxed)))
+}
+
+/// What the trampoline does with a delivery.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Call the handler now.
+    Run,
+    /// Give the signal back to the kernel; it waits there, blocked.
+    Requeue,
+    /// Keep the siginfo in a slot of the thread record.
+    Keep,
+}
+
+/// A delivery, as far as the decision needs it.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) signal: Signal,
+    /// `si_code`: positive when the kernel itself raised the signal.
+    pub(crate) code: c_int,
+    /// Whether `si_pid` is this process.
+    pub(crate) from_self: bool,
+    /// The thread is in a critical region.
+    pub(crate) in_region: bool,
+    /// The handler was registered as immediate.
+    pub(crate) immediate: bool,
+    /// The mask that the kernel will restore has this signal blocked: a temporary mask (`sigsuspend`, `ppoll`) admitted it, and
+    /// whoever set that mask waits for the handler.
+    pub(crate) admitted: bool,
+}
+
+/// Decides what to do with a delivery.
+pub(crate) fn decide(arrival: Arrival) -> Verdict {
+    let Arrival { signal, code, from_self, in_region, immediate, admitted } = arrival;
+    if !in_region || immediate || admitted {
+        return Verdict::Run;
+    }
+    if FAULTS.contains(signal) {
+        // Returning from a fault without its handler would run into it again; a sent one, requeued and unblocked, would come
+        // back before the next instruction, without end.
+        return if code > 0 { Verdict::Run } else { Verdict::Keep };
+    }
+    if signal == Signal::ABRT {
+        // abort() raises it and, if raise() returns, takes the process down by other means.
+        return if code == libc::SI_TKILL && from_self { Verdict::Run } else { Verdict::Keep };
+    }
+    if JOB_CONTROL.contains(signal) || signal.is_real_time() {
+        return Verdict::Keep;
+    }
+    Verdict::Requeue
+}
+
+/// Whether a kept signal is dispatched by the exit itself, since sending it again would discard others.
+pub(crate) fn dispatched_by_exit(signal: Signal) -> bool {
+    JOB_CONTROL.contains(signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrival(signal: Signal) -> Arrival {
+        Arrival { signal, code: libc::SI_USER, from_self: false, in_region: true, immediate: false, admitted: false }
+    }
+
+    #[test]
+    fn every_signal_is_of_exactly_one_kind() {
+        for signal in SigSet::FULL {
+            let kinds = [
+                FAULTS.contains(signal),
+                UNBLOCKABLE.contains(signal),
+                RESERVED.contains(signal),
+                signal == Signal::ABRT,
+                DEFERRABLE.contains(signal),
+            ];
+            assert_eq!(kinds.iter().filter(|kind| **kind).count(), 1, "{signal}");
+        }
+        assert_eq!(RESERVED.len(), if cfg!(target_env = "musl") { 3 } else { 2 });
+        assert!(RESERVED.contains(Signal::new(32).unwrap()) && !RESERVED.contains(Signal::SYS));
+    }
+
+    #[test]
+    fn outside_a_region_and_for_who_asked_every_signal_runs() {
+        for signal in SigSet::FULL {
+            assert_eq!(decide(Arrival { in_region: false, ..arrival(signal) }), Verdict::Run);
+            assert_eq!(decide(Arrival { immediate: true, ..arrival(signal) }), Verdict::Run);
+            assert_eq!(decide(Arrival { admitted: true, ..arrival(signal) }), Verdict::Run);
+        }
+    }
+
+    #[test]
+    fn in_a_region_nothing_deferrable_runs_and_no_fault_waits() {
+        for signal in SigSet::FULL {
+            let sent = decide(arrival(signal));
+            assert_ne!(sent, Verdict::Run, "{signal}");
+            assert_eq!(
+                sent == Verdict::Keep,
+                FAULTS.contains(signal) || JOB_CONTROL.contains(signal) || signal.is_real_time() || signal == Signal::ABRT
+            );
+            let raised = decide(Arrival { code: 1, ..arrival(signal) });
+            assert_eq!(raised == Verdict::Run, FAULTS.contains(signal));
+            let own = decide(Arrival { code: libc::SI_TKILL, from_self: true, ..arrival(signal) });
+            assert_eq!(own == Verdict::Run, signal == Signal::ABRT);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The trampoline: what the kernel calls for every managed signal.
+//!
+//! Runs as a signal handler, at any instruction of the thread, also of another trampoline. The kernel has blocked the signal itself
+//! and the handler's `sa_mask`, always (`SA_NODEFER` is emulated below): so a trampoline is never interrupted by its own number.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use crate::defer::flush::{SLOT_WAITS, flush};
+use crate::defer::policy::{self, Arrival, Verdict};
+use crate::defer::slots;
+use crate::handler::Delivery;
+use crate::handler::table::{self, Entry};
+use crate::record::{ThreadRecord, fence, get, put, record};
+use crate::signal::Signal;
+use crate::sigset::SigSet;
+use crate::sys::{self, How};
+
+/// The kernel's entry.
+///
+/// # Safety
+///
+/// Called by the kernel, or by someone who passes on what the kernel gave him: `info` and `context` are those of a live delivery.
+pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let Ok(signal) = Signal::new(number) else { return };
+    // Null only when somebody else calls us for a signal that never had a handler of ours.
+    let Some(entry) = table::current(signal) else { return };
+    let r = record();
+    let context: *mut libc::ucontext_t = context.cast();
+    // SAFETY: the kernel's siginfo lives as long as its frame.
+    let siginfo = unsafe { &*info };
+    // SAFETY: the kernel's frame holds its own eight bytes of mask there, aligned; libc's type is longer and must not be copied.
+    let frame_mask = unsafe { &mut *(&raw mut (*context).uc_sigmask).cast::<u64>() };
+
+    let in_region = r.in_region();
+    let arrival = Arrival {
+        signal,
+        code: siginfo.si_code,
+        // Only asked where it matters: it costs a system call.
+        // SAFETY: SI_TKILL's siginfo carries the sender's pid.
+        from_self: in_region && siginfo.si_code == libc::SI_TKILL && unsafe { siginfo.si_pid() } as u32 == sys::process_id(),
+        in_region,
+        immediate: entry.immediate(),
+        admitted: SigSet::from_bits(*frame_mask).contains(signal),
+    };
+    match policy::decide(arrival) {
+        Verdict::Run if signal.is_real_time() => deliver_in_order(r, signal, entry, info, context),
+        // SAFETY: info and context are the kernel's.
+        Verdict::Run => unsafe { run(r, signal, entry, info, context) },
+        Verdict::Requeue => capture(r, signal, siginfo, frame_mask, false),
+        Verdict::Keep => capture(r, signal, siginfo, frame_mask, true),
+    }
+}
+
+/// Runs the handler for the oldest of the signals of this number that are kept or have just arrived.
+fn deliver_in_order(r: &ThreadRecord, signal: Signal, entry: &Entry, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
+    // SAFETY: the kernel's siginfo lives as long as its frame.
+    let arrived = unsafe { &*info };
+    let token = slots::is_token(arrived);
+    let kept = if token { r.slots.take_oldest(signal) } else { r.slots.exchange_oldest(signal, arrived) };
+    match kept {
+        // SAFETY: the kept siginfo is a whole one, the context is the kernel's.
+        Some(mut kept) => unsafe { run(r, signal, entry, kept.info_mut(), context) },
+        // SAFETY: info and context are the kernel's.
+        None if !token => unsafe { run(r, signal, entry, info, context) },
+        // A token that finds nothing was forged.
+        None => {}
+    }
+}
+
+/// Holds a signal back: it goes back to the kernel or into a slot, and everything deferrable is blocked from the moment that the
+/// trampoline returns.
+fn capture(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t, frame_mask: &mut u64, keep: bool) {
+    let mut held_back = policy::deferrable();
+    let mut waits = 0;
+    let token = slots::is_token(info) && signal.is_real_time();
+    // SAFETY: a live siginfo.
+    let requeue = || unsafe { sys::queue_to_self(signal.number(), info) };
+    if keep && !token {
+        if r.slots.keep(signal, info) {
+            waits = SLOT_WAITS;
+        } else {
+            // No slot is left. In the kernel it is at least not lost; blocked, because it would come back at once.
+            r.overflows.fetch_add(1, Ordering::Relaxed);
+            requeue();
+            held_back = held_back.with(signal);
+        }
+    } else if !requeue() {
+        // A token that is refused leaves its signal in the slot, for the next token or exit.
+        if !token && r.slots.keep(signal, info) {
+            waits = SLOT_WAITS;
+        }
+    }
+    // SIGNAL: another deferrable signal here is captured by a trampoline of its own. It blocks what is not blocked in *this*
+    // context and adds that to `added`; both are part of what is added and blocked below.
+    r.added.fetch_or(held_back.bits() & !*frame_mask | waits, Ordering::Relaxed);
+    // SIGNAL: `added` first, then the mask. In between `added` names signals that are not blocked yet, and unblocking those
+    // changes nothing; the other way round they could stay blocked with nobody knowing.
+    if cfg!(not(sigsafe_mutant = "no-frame-mask")) {
+        *frame_mask |= held_back.bits();
+    }
+}
+
+/// Calls the handler, and leaves the record as it was found: a handler's regions never flush for the code that it interrupts, and
+/// its changes to the mask die with it, as the kernel has it.
+///
+/// # Safety
+///
+/// `info` is a live siginfo; `context` is the kernel's of a live delivery, or null.
+pub(crate) unsafe fn run(r: &ThreadRecord, signal: Signal, entry: &Entry, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
+    let scoped = get(&r.scoped);
+    let held = get(&r.held);
+    let full = get(&r.full);
+    let handlers = get(&r.handlers);
+    let releasing = get(&r.releasing);
+    let added = r.added.load(Ordering::Relaxed);
+    let isolate = added != 0 || scoped | held | full != 0;
+    let deferred = releasing != 0 && policy::deferrable().contains(signal);
+
+    // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
+    if cfg!(not(sigsafe_mutant = "handler-flushes-below")) {
+        r.added.store(0, Ordering::Relaxed);
+    }
+    put(&r.releasing, 0);
+    put(&r.handlers, handlers + 1);
+    if deferred {
+        r.deferrals.fetch_add(1, Ordering::Relaxed);
+    }
+    fence();
+
+    if entry.one_shot() && !table::take_one_shot(signal, entry) {
+        // Another thread has had the one delivery: this one meets the default action, as soon as the number is unblocked.
+        // SAFETY: the caller vouches for `info`.
+        unsafe { sys::queue_to_self(signal.number(), info) };
+    } else {
+        if entry.no_defer() && !entry.mask().contains(signal) && !blocked_below(context, signal) {
+            sys::sigprocmask(How::Unblock, SigSet::from(signal));
+        }
+        let delivery = Delivery::new(signal, info, NonNull::new(context), deferred);
+        let errno = sys::errno();
+        (entry.handler())(&delivery);
+        sys::set_errno(errno);
+    }
+
+    fence();
+    if isolate {
+        // A capture between putting `added` back and the return would add what is blocked only in this context, which is about
+        // to end, and the code below would then unblock what the thread had blocked itself. So nothing is captured from here on.
+        sys::sigprocmask(How::Block, policy::deferrable());
+    }
+    // The counters first: where the interrupted code was in no region nothing is captured after this, even if the handler leaked
+    // a guard.
+    put(&r.scoped, scoped);
+    put(&r.held, held);
+    put(&r.full, full);
+    fence();
+    put(&r.handlers, handlers);
+    put(&r.releasing, releasing);
+    let waits = if r.slots.waiting() { SLOT_WAITS } else { 0 };
+    if cfg!(not(sigsafe_mutant = "handler-flushes-below")) {
+        r.added.store(added & !SLOT_WAITS | waits, Ordering::Relaxed);
+    }
+    if waits != 0 && added == 0 && !r.in_region() {
+        flush(r);
+    }
+}
+
+/// Whether the code that the handler interrupts has the signal blocked.
+fn blocked_below(context: *mut libc::ucontext_t, signal: Signal) -> bool {
+    if context.is_null() {
+        return false;
+    }
+    // SAFETY: a context that is not null is the kernel's; see `trampoline` for its mask.
+    let mask = unsafe { *(&raw const (*context).uc_sigmask).cast::<u64>() };
+    SigSet::from_bits(mask).contains(signal)
+}

@@ -1,0 +1,272 @@
+//! Managed handlers: registered here, a handler is deferred while its thread is in a critical region.
+//!
+//! ```
+//! use core::sync::atomic::{AtomicU32, Ordering};
+//! use sigsafe_core::handler::{Delivery, Handler};
+//! use sigsafe_core::{Signal, critical};
+//!
+//! static SEEN: AtomicU32 = AtomicU32::new(0);
+//!
+//! fn on_usr1(_: &Delivery<'_>) {
+//!     SEEN.fetch_add(1, Ordering::Relaxed);
+//! }
+//!
+//! // SAFETY: the handler touches one atomic.
+//! let registration = unsafe { Handler::new(on_usr1).restart(true).install(Signal::USR1)? };
+//! critical(|_| {
+//!     unsafe { libc::raise(libc::SIGUSR1) };
+//!     assert_eq!(SEEN.load(Ordering::Relaxed), 0); // held back...
+//! });
+//! assert_eq!(SEEN.load(Ordering::Relaxed), 1); // ...until the region has ended
+//! registration.remove().unwrap();
+//! # Ok::<(), sigsafe_core::handler::InstallError>(())
+//! ```
+
+pub(crate) mod table;
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use crate::defer::policy;
+use crate::signal::Signal;
+use crate::sigset::SigSet;
+use table::{Entry, PushError};
+
+/// A handler's type. A panic in it aborts the process.
+pub type HandlerFn = fn(&Delivery<'_>);
+
+/// A managed handler and its options, POSIX's (`sigaction`), to be [installed](Handler::install) for one or more signals.
+///
+/// All options are off at first.
+#[derive(Copy, Clone, Debug)]
+#[doc(alias = "sigaction")]
+#[must_use = "a handler does nothing until it is installed"]
+pub struct Handler {
+    function: HandlerFn,
+    mask: SigSet,
+    on_stack: bool,
+    restart: bool,
+    no_defer: bool,
+    reset_hand: bool,
+    no_cld_stop: bool,
+    no_cld_wait: bool,
+    immediate: bool,
+}
+
+impl Handler {
+    /// A handler with no signals blocked but its own while it runs.
+    pub const fn new(function: HandlerFn) -> Handler {
+        Handler {
+            function,
+            mask: SigSet::EMPTY,
+            on_stack: false,
+            restart: false,
+            no_defer: false,
+            reset_hand: false,
+            no_cld_stop: false,
+            no_cld_wait: false,
+            immediate: false,
+        }
+    }
+
+    /// The signals that are blocked while the handler runs, besides its own.
+    #[doc(alias = "sa_mask")]
+    pub const fn mask(self, mask: SigSet) -> Handler {
+        Handler { mask, ..self }
+    }
+
+    /// Whether it runs on the alternate stack, where the thread has one.
+    #[doc(alias = "SA_ONSTACK")]
+    pub const fn on_stack(self, on: bool) -> Handler {
+        Handler { on_stack: on, ..self }
+    }
+
+    /// Whether interrupted system calls are restarted where they can be, instead of failing with `EINTR`.
+    #[doc(alias = "SA_RESTART")]
+    pub const fn restart(self, on: bool) -> Handler {
+        Handler { restart: on, ..self }
+    }
+
+    /// Whether the handler may be interrupted by its own signal. Costs a system call per delivery, since it is emulated.
+    #[doc(alias = "SA_NODEFER")]
+    pub const fn no_defer(self, on: bool) -> Handler {
+        Handler { no_defer: on, ..self }
+    }
+
+    /// Whether the disposition becomes the default as the handler is called for the first time. Costs a system call then, since
+    /// it is emulated.
+    #[doc(alias = "SA_RESETHAND")]
+    pub const fn reset_hand(self, on: bool) -> Handler {
+        Handler { reset_hand: on, ..self }
+    }
+
+    /// For SIGCHLD: whether children that stop or continue are passed over.
+    #[doc(alias = "SA_NOCLDSTOP")]
+    pub const fn no_cld_stop(self, on: bool) -> Handler {
+        Handler { no_cld_stop: on, ..self }
+    }
+
+    /// For SIGCHLD: whether children leave no zombie.
+    #[doc(alias = "SA_NOCLDWAIT")]
+    pub const fn no_cld_wait(self, on: bool) -> Handler {
+        Handler { no_cld_wait: on, ..self }
+    }
+
+    /// Whether the handler runs at once even in a critical region. Its author vouches that it touches nothing that a region
+    /// protects; meant for profilers that want the interrupted program counter. It may use regions of its own.
+    pub const fn immediate(self, on: bool) -> Handler {
+        Handler { immediate: on, ..self }
+    }
+
+    /// Installs the handler for `signal`, over whatever was there. The [`Registration`] puts that back.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: two system calls, a third and a page of memory at times.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] says which signals cannot have a handler. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// From now on the handler may run between any two instructions of any thread that does not block the signal and is not in a
+    /// critical region (with [`immediate`](Handler::immediate): also in one). So it may touch atomics, what is only touched in
+    /// regions, sigsafe's locks and allocators, and nothing else that the interrupted code may be in the middle of. It must
+    /// return (no `longjmp`), must not leave a guard of a region alive behind it, and must not drop one that it has not made.
+    pub unsafe fn install(self, signal: Signal) -> Result<Registration, InstallError> {
+        if policy::UNBLOCKABLE.contains(signal) {
+            return Err(InstallError::Uncatchable(signal));
+        }
+        if policy::RESERVED.contains(signal) {
+            return Err(InstallError::Reserved(signal));
+        }
+        match table::push(signal, self) {
+            Ok(entry) => Ok(Registration { signal, entry }),
+            Err(PushError::Refused) => Err(InstallError::Refused(signal)),
+            Err(PushError::NoMemory) => Err(InstallError::NoMemory),
+        }
+    }
+
+    fn same(&self, other: &Handler) -> bool {
+        let options = |h: &Handler| (h.mask, h.on_stack, h.restart, h.no_defer, h.reset_hand, h.no_cld_stop, h.no_cld_wait, h.immediate);
+        core::ptr::fn_addr_eq(self.function, other.function) && options(self) == options(other)
+    }
+}
+
+/// Why a handler could not be installed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// SIGKILL and SIGSTOP cannot be caught.
+    Uncatchable(Signal),
+    /// The signal is libc's own (cancellation, `setuid`).
+    Reserved(Signal),
+    /// The system refused: a sandbox, for instance.
+    Refused(Signal),
+    /// There is no memory for another registration.
+    NoMemory,
+}
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InstallError::Uncatchable(signal) => write!(f, "{signal} cannot be caught"),
+            InstallError::Reserved(signal) => write!(f, "{signal} is reserved for the C library"),
+            InstallError::Refused(signal) => write!(f, "the system refused a handler for {signal}"),
+            InstallError::NoMemory => f.write_str("no memory for another registration"),
+        }
+    }
+}
+
+impl core::error::Error for InstallError {}
+
+/// An installed handler. Dropping it leaves the handler installed, for the life of the process.
+#[derive(Debug)]
+pub struct Registration {
+    signal: Signal,
+    entry: &'static Entry,
+}
+
+impl Registration {
+    /// The signal.
+    pub fn signal(&self) -> Signal {
+        self.signal
+    }
+
+    /// Puts back the disposition that was there before: another managed handler, or what anybody else had installed, or the
+    /// default. A one-shot handler that has run is removed already.
+    ///
+    /// The handler may still be running on another thread, or be about to, when this returns; that is so with `sigaction` too.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: two system calls.
+    ///
+    /// # Errors
+    ///
+    /// [`Replaced`] when another handler was installed over this one, here or by a plain `sigaction`: removing this one would
+    /// remove that. Nothing has changed, and the error gives the registration back.
+    pub fn remove(self) -> Result<(), Replaced> {
+        if table::remove(self.signal, self.entry) { Ok(()) } else { Err(Replaced(self)) }
+    }
+}
+
+/// The handler is not the current one: see [`Registration::remove`].
+#[derive(Debug)]
+pub struct Replaced(Registration);
+
+impl Replaced {
+    /// The registration, to be removed later.
+    pub fn into_registration(self) -> Registration {
+        self.0
+    }
+}
+
+impl fmt::Display for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "another handler was installed for {} over this one", self.0.signal)
+    }
+}
+
+impl core::error::Error for Replaced {}
+
+/// One delivery of a signal, as its handler sees it.
+#[derive(Debug)]
+pub struct Delivery<'d> {
+    signal: Signal,
+    info: *mut libc::siginfo_t,
+    context: Option<NonNull<libc::ucontext_t>>,
+    deferred: bool,
+    frame: PhantomData<&'d libc::siginfo_t>,
+}
+
+impl Delivery<'_> {
+    pub(crate) fn new(signal: Signal, info: *mut libc::siginfo_t, context: Option<NonNull<libc::ucontext_t>>, deferred: bool) -> Self {
+        Delivery { signal, info, context, deferred, frame: PhantomData }
+    }
+
+    /// Which signal it is.
+    pub fn signal(&self) -> Signal {
+        self.signal
+    }
+
+    /// The kernel's account of who sent it and why.
+    #[doc(alias = "si_code")]
+    pub fn info(&self) -> &libc::siginfo_t {
+        // SAFETY: a delivery is made around a live siginfo and borrowed only for the handler's call.
+        unsafe { &*self.info }
+    }
+
+    /// The machine context of the interrupted code, the kernel's own: what is written to it takes effect as the handler returns.
+    ///
+    /// For a deferred delivery that is the end of the region, not the instruction at which the signal first arrived. `None` where
+    /// there is no interrupted code: job-control signals held back by a region, and those that the kernel refused to queue again
+    /// (`RLIMIT_SIGPENDING`), are dispatched by the region's exit.
+    #[doc(alias = "uc_mcontext")]
+    pub fn ucontext(&self) -> Option<NonNull<libc::ucontext_t>> {
+        self.context
+    }
+
+    /// Whether a region had held the signal back.
+    pub fn was_deferred(&self) -> bool {
+        self.deferred
+    }
+}

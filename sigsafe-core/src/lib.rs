@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![warn(missing_docs)]
+
+mod defer;
+mod fatal;
+pub mod handler;
+pub mod mask;
+mod query;
+mod record;
+pub mod region;
+mod signal;
+mod sigset;
+mod sys;
+
+pub use fatal::fatal;
+pub use query::{deferrals, handler_depth, in_handler, in_region, region_depth, thread_id};
+pub use region::{Backend, DeferredCounter, FullSyscall, MaskGuard, Region, critical, critical_with};
+pub use signal::{InvalidSignal, Signal};
+pub use sigset::SigSet;

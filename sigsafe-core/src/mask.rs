@@ -1,0 +1,116 @@
+//! The thread's signal mask, with POSIX's semantics: what the *thread* has blocked.
+//!
+//! In a critical region the kernel's mask may hold more than that: signals that the region holds back. These functions speak of the
+//! logical mask, without them, and keep the two apart: a signal blocked here in a region is still blocked after it; one unblocked in
+//! a region is let in when the region ends. libc's `pthread_sigmask` in a region sees and edits the kernel's mask.
+//!
+//! SIGKILL, SIGSTOP and libc's own signals are silently left as they are, as POSIX and libc have it.
+
+use core::sync::atomic::Ordering;
+
+use crate::defer::flush::flush_if_outermost;
+use crate::defer::policy;
+use crate::record::{ThreadRecord, record};
+use crate::sigset::SigSet;
+use crate::sys::{self, How};
+
+fn editable(set: SigSet) -> SigSet {
+    set.difference(policy::UNBLOCKABLE).difference(policy::RESERVED)
+}
+
+fn added(r: &ThreadRecord) -> SigSet {
+    SigSet::from_bits(r.added.load(Ordering::Relaxed))
+}
+
+/// What the thread has blocked.
+///
+/// Async-signal safety: may be called from a handler. Cost: one system call.
+#[doc(alias = "pthread_sigmask")]
+pub fn current() -> SigSet {
+    // SIGNAL: a capture between the two reads changes the kernel's mask and `added`; read in this order, its signals are missing
+    // from the first, and taking them away changes nothing.
+    let kernel = sys::sigprocmask(How::Block, SigSet::EMPTY);
+    kernel.difference(added(record()))
+}
+
+/// Blocks `set` as well. Returns what was blocked before.
+///
+/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call.
+#[doc(alias = "SIG_BLOCK")]
+pub fn block(set: SigSet) -> SigSet {
+    let r = record();
+    let set = editable(set);
+    let kernel = sys::sigprocmask(How::Block, set);
+    // SIGNAL: a capture here adds nothing of `set`, which is blocked in the mask that it finds.
+    let before = r.added.fetch_and(!set.bits(), Ordering::Relaxed);
+    kernel.difference(SigSet::from_bits(before))
+}
+
+/// Unblocks `set`. Returns what was blocked before.
+///
+/// Outside a region, at least one signal that waited is delivered before this returns (POSIX, `pthread_sigmask`); in a region they
+/// wait for its end. Unblocking what is not blocked is no error.
+///
+/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call, two in a
+/// region.
+#[doc(alias = "SIG_UNBLOCK")]
+pub fn unblock(set: SigSet) -> SigSet {
+    let r = record();
+    let set = editable(set);
+    if r.in_region() {
+        let kernel = sys::sigprocmask(How::Block, SigSet::EMPTY);
+        let before = let_in_later(r, set.intersection(kernel));
+        sys::sigprocmask(How::Unblock, set.difference(policy::deferrable()));
+        kernel.difference(before)
+    } else {
+        let kernel = sys::sigprocmask(How::Unblock, set);
+        let before = kernel.difference(added(r));
+        release_kept(r);
+        before
+    }
+}
+
+/// Blocks exactly `set`. Returns what was blocked before.
+///
+/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call, two in a
+/// region.
+#[doc(alias = "SIG_SETMASK")]
+pub fn set(set: SigSet) -> SigSet {
+    let r = record();
+    let set = editable(set);
+    if r.in_region() {
+        let kernel = sys::sigprocmask(How::Block, set);
+        let blocked_before = SigSet::from_bits(r.added.fetch_and(!set.bits(), Ordering::Relaxed));
+        let_in_later(r, kernel.difference(set));
+        sys::sigprocmask(How::Unblock, editable(set.complement()).difference(policy::deferrable()));
+        kernel.difference(blocked_before)
+    } else {
+        let kernel = sys::sigprocmask(How::Set, set);
+        let before = kernel.difference(added(r));
+        release_kept(r);
+        before
+    }
+}
+
+/// What waits for this thread: blocked by it, or held back by a region.
+///
+/// Async-signal safety: may be called from a handler. Cost: one system call.
+#[doc(alias = "sigpending")]
+pub fn pending() -> SigSet {
+    let r = record();
+    let kept = SigSet::FULL.iter().filter(|signal| r.slots.contains(*signal));
+    sys::sigpending().union(kept.collect())
+}
+
+/// In a region: makes what is blocked and deferrable the region's to unblock. Returns `added` as it was.
+fn let_in_later(r: &ThreadRecord, blocked: SigSet) -> SigSet {
+    let later = blocked.intersection(policy::deferrable());
+    SigSet::from_bits(r.added.fetch_or(later.bits(), Ordering::Relaxed))
+}
+
+/// Outside a region: a slot that had to wait because its signal was blocked may be let in now.
+fn release_kept(r: &ThreadRecord) {
+    if r.added.load(Ordering::Relaxed) != 0 {
+        flush_if_outermost();
+    }
+}

@@ -1,0 +1,62 @@
+//! Questions about the calling thread, for handlers and for assertions.
+
+use core::sync::atomic::Ordering;
+
+use crate::record::{get, put, record};
+use crate::sys;
+
+/// Whether the thread is in a critical region of either backend.
+///
+/// In an [immediate](crate::handler::Handler::immediate) or fault handler this speaks of the interrupted code too.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+#[inline]
+pub fn in_region() -> bool {
+    record().in_region()
+}
+
+/// How many regions the thread is in.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+pub fn region_depth() -> u32 {
+    let r = record();
+    get(&r.scoped).wrapping_add(get(&r.held)).wrapping_add(get(&r.full))
+}
+
+/// Whether a managed handler is running on the thread. After a handler left by `longjmp` this is no longer reliable.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+pub fn in_handler() -> bool {
+    handler_depth() != 0
+}
+
+/// How many managed handlers are running on the thread, each interrupted by the next.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+pub fn handler_depth() -> u32 {
+    get(&record().handlers)
+}
+
+/// How many handler runs on this thread a region had held back, since the thread started.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+pub fn deferrals() -> u64 {
+    record().deferrals.load(Ordering::Relaxed)
+}
+
+/// The kernel's id of this thread, asked for once. In the child of a fork it stays the parent's on purpose: locks that were held
+/// over the fork carry it.
+#[doc(hidden)]
+#[inline]
+pub fn thread_id() -> u32 {
+    let r = record();
+    match get(&r.thread_id) {
+        0 => {
+            let id = sys::kernel_thread_id();
+            // SIGNAL: a handler in between stores the same number.
+            put(&r.thread_id, id);
+            id
+        }
+        id => id,
+    }
+}

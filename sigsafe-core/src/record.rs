@@ -1,0 +1,86 @@
+//! The thread record: what this crate keeps for each thread.
+//!
+//! All zero at the start, with no destructor and no registration, so that it works on any thread, before `main` and after the
+//! destructors of thread-locals. Only its own thread reads or writes it, from the main flow and from signal handlers, which lie
+//! on the same stack like calls: "concurrency" here is that of one processor. So every word is an atomic with relaxed plain
+//! loads and stores, ordered by compiler fences alone.
+//!
+//! A plain load, add and store of a word is safe against a handler in the middle of it because a handler leaves the *counters*
+//! as it found them: the trampoline puts them back. `added` is the exception, since a capture changes it for good; what edits it
+//! outside the trampoline uses one read-modify-write instruction.
+
+use core::mem::{align_of, size_of};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+
+use crate::defer::slots::Slots;
+use crate::sys;
+
+/// The size that the assembler reserves. Other crates hang their own state off pointers, so the record stays small.
+pub(crate) const RECORD_BYTES: usize = 256;
+
+/// | word | meaning |
+/// |---|---|
+/// | `added` | signals that we blocked in the kernel and that the thread itself had not; non-zero: a deferral is outstanding. The bit of SIGKILL, which nobody can block, says that a slot waits for the outermost exit |
+/// | `scoped` | depth of closure regions |
+/// | `held` | live deferring guards |
+/// | `full` | live full-mask regions, closures and guards alike |
+/// | `handlers` | depth of managed handlers |
+/// | `releasing` | non-zero while an outermost exit lets signals in: whatever is delivered then was held back |
+/// | `thread_id` | the kernel's thread id, 0 until asked for; kept over fork on purpose |
+/// | `deferrals` | handler runs that a region had held back |
+/// | `overflows` | captures for which no slot was left |
+/// | `slots` | captured signals that must not wait in the kernel |
+///
+/// In a region = `scoped`, `held` or `full` is non-zero. There are two counters besides `full` because a closure stores back the
+/// depth that it found: with one, a guard that escapes the closure would be forgotten by it and then underflow.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(crate) struct ThreadRecord {
+    pub(crate) added: AtomicU64,
+    pub(crate) scoped: AtomicU32,
+    pub(crate) held: AtomicU32,
+    pub(crate) full: AtomicU32,
+    pub(crate) handlers: AtomicU32,
+    pub(crate) releasing: AtomicU32,
+    pub(crate) thread_id: AtomicU32,
+    pub(crate) deferrals: AtomicU64,
+    pub(crate) overflows: AtomicU64,
+    pub(crate) slots: Slots,
+}
+
+const _: () = assert!(size_of::<ThreadRecord>() <= RECORD_BYTES && align_of::<ThreadRecord>() == 64);
+
+/// The calling thread's record. The reference must not leave the thread; nothing here does that.
+#[inline(always)]
+pub(crate) fn record() -> &'static ThreadRecord {
+    // SAFETY: the address is that of this thread's 256 zero-initialised bytes, aligned to 64; zero is a value of every field;
+    // they are only ever reached as this type of shared atomics, and live as long as the thread does.
+    unsafe { &*sys::record_address().cast::<ThreadRecord>() }
+}
+
+/// A relaxed load.
+#[inline(always)]
+pub(crate) fn get(word: &AtomicU32) -> u32 {
+    word.load(Ordering::Relaxed)
+}
+
+/// A relaxed store.
+#[inline(always)]
+pub(crate) fn put(word: &AtomicU32, value: u32) {
+    word.store(value, Ordering::Relaxed);
+}
+
+/// Keeps the compiler from moving memory accesses over this point. The processor needs no telling: a handler runs on the same one
+/// and sees the interrupted code's accesses in program order.
+#[inline(always)]
+pub(crate) fn fence() {
+    compiler_fence(Ordering::SeqCst);
+}
+
+impl ThreadRecord {
+    /// Whether the thread is in a critical region of any kind.
+    #[inline]
+    pub(crate) fn in_region(&self) -> bool {
+        get(&self.scoped) | get(&self.held) | get(&self.full) != 0
+    }
+}

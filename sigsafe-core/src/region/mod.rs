@@ -1,0 +1,142 @@
+//! Critical regions: while a thread is in one, no managed handler runs on it.
+//!
+//! Two backends behind one trait. [`DeferredCounter`] counts in the thread record and costs no system call unless a signal comes;
+//! it holds back *managed* handlers. [`FullSyscall`] blocks in the kernel, two system calls around the outermost region, and holds
+//! back every handler. Regions of both nest in each other in any order; the last one to end lets in what waited.
+//!
+//! Two forms: the closure ([`critical`]), which cannot be left open and is the cheaper one, and the guard ([`MaskGuard`]), which can
+//! be stored and dropped in any order. No guard holds a mask: with a mask per guard, `a = lock(); b = lock(); drop(a)` would
+//! leave `b` open, and then the thread deaf.
+//!
+//! What regions do not do is in the [crate's documentation](crate#what-it-does-not-do).
+
+mod deferred;
+mod full;
+
+pub use deferred::DeferredCounter;
+pub use full::FullSyscall;
+
+use core::marker::PhantomData;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::DeferredCounter {}
+    impl Sealed for super::FullSyscall {}
+}
+
+/// How a region holds signals back: [`DeferredCounter`] or [`FullSyscall`].
+pub trait Backend: sealed::Sealed + 'static {
+    /// The backend's name, for reports.
+    const NAME: &'static str;
+
+    /// Enters a region that [`exit`](Backend::exit) leaves; regions so entered may be left in any order.
+    #[doc(hidden)]
+    fn enter();
+
+    /// Leaves a region.
+    ///
+    /// # Safety
+    ///
+    /// Pairs with one `enter` of the same backend on this thread that has not been paired yet.
+    #[doc(hidden)]
+    unsafe fn exit();
+
+    /// Runs `f` in a region.
+    #[doc(hidden)]
+    fn scoped<R>(f: impl FnOnce() -> R) -> R;
+}
+
+/// Proof of being in a region. Zero-sized; it cannot leave the closure that it is given to, nor the thread.
+///
+/// ```compile_fail
+/// // The token does not outlive its region.
+/// let token = sigsafe_core::critical(|region| region);
+/// ```
+///
+/// ```compile_fail
+/// // Nor does it cross to another thread, which is in no region.
+/// sigsafe_core::critical(|region| std::thread::scope(|scope| { scope.spawn(move || region); }));
+/// ```
+#[derive(Copy, Clone, Debug)]
+pub struct Region<'r> {
+    // Invariant in the lifetime, so that it cannot be stretched; the pointer makes it neither Send nor Sync.
+    lifetime: PhantomData<fn(&'r ()) -> &'r ()>,
+    thread: PhantomData<*const ()>,
+}
+
+impl Region<'_> {
+    fn new() -> Self {
+        Region { lifetime: PhantomData, thread: PhantomData }
+    }
+}
+
+/// Runs `f` in a critical region of the default backend, [`DeferredCounter`]; a panic in it leaves the region too.
+///
+/// ```
+/// let sum = sigsafe_core::critical(|_region| 1 + 1);
+/// assert_eq!(sum, 2);
+/// ```
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call and at most eight instructions, unless a signal came:
+/// then its capture (one or two deliveries) and one `rt_sigprocmask`.
+#[doc(alias = "sigblockall")]
+#[inline]
+pub fn critical<R>(f: impl for<'r> FnOnce(Region<'r>) -> R) -> R {
+    critical_with::<DeferredCounter, R>(f)
+}
+
+/// [`critical`] with a backend of your choice.
+///
+/// Async-signal safety: may be called from a handler. Cost: the backend's.
+#[inline]
+pub fn critical_with<B: Backend, R>(f: impl for<'r> FnOnce(Region<'r>) -> R) -> R {
+    B::scoped(|| f(Region::new()))
+}
+
+/// A critical region as a value: it lasts from [`new`](MaskGuard::new) to the drop.
+///
+/// Guards may be dropped in any order, mixed with closures and with guards of the other backend, and returned from a closure. A
+/// forgotten guard is a region that never ends: safe, and its thread stays deaf to managed signals.
+///
+/// ```
+/// use sigsafe_core::{FullSyscall, MaskGuard, in_region};
+/// let first = MaskGuard::<FullSyscall>::new();
+/// let second: MaskGuard = sigsafe_core::critical(|_| MaskGuard::new());
+/// drop(first);
+/// assert!(in_region());
+/// drop(second);
+/// assert!(!in_region());
+/// ```
+///
+/// It stays on its thread:
+///
+/// ```compile_fail
+/// let guard: sigsafe_core::MaskGuard = sigsafe_core::MaskGuard::new();
+/// std::thread::spawn(move || drop(guard));
+/// ```
+///
+/// Async-signal safety: may be made and dropped in a handler, both in the same call of it. Cost: the backend's.
+#[must_use = "the region ends as soon as the guard is dropped"]
+#[derive(Debug)]
+pub struct MaskGuard<B: Backend = DeferredCounter> {
+    backend: PhantomData<B>,
+    thread: PhantomData<*const ()>,
+}
+
+impl<B: Backend> MaskGuard<B> {
+    /// Enters a region.
+    #[inline]
+    #[allow(clippy::new_without_default, reason = "a default value with an effect on the thread would surprise")]
+    pub fn new() -> MaskGuard<B> {
+        B::enter();
+        MaskGuard { backend: PhantomData, thread: PhantomData }
+    }
+}
+
+impl<B: Backend> Drop for MaskGuard<B> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: `new` entered once, on this thread since the guard is not Send, and a guard is dropped at most once.
+        unsafe { B::exit() }
+    }
+}
