@@ -4,7 +4,7 @@
 //! logical mask, without them, and keep the two apart: a signal blocked here in a region is still blocked after it; one unblocked in
 //! a region is let in when the region ends. libc's `pthread_sigmask` in a region sees and edits the kernel's mask.
 //!
-//! SIGKILL, SIGSTOP and libc's own signals are silently left as they are, as POSIX and libc have it.
+//! SIGKILL, SIGSTOP and libc's own signals are silently left out of every set, as POSIX and libc have it.
 
 use core::sync::atomic::Ordering;
 
@@ -18,8 +18,28 @@ fn editable(set: SigSet) -> SigSet {
     set.difference(policy::UNBLOCKABLE).difference(policy::RESERVED)
 }
 
-fn added(r: &ThreadRecord) -> SigSet {
-    SigSet::from_bits(r.added.load(Ordering::Relaxed))
+/// What the kernel's mask shows as blocked because of regions, this frame's and those below it.
+fn held_back(r: &ThreadRecord) -> SigSet {
+    SigSet::from_bits(r.added.load(Ordering::Relaxed) | r.below.load(Ordering::Relaxed))
+}
+
+/// The thread itself blocks `set` from now on. Returns what was held back before.
+fn take_over(r: &ThreadRecord, set: SigSet) -> SigSet {
+    // One instruction each: a capture between a load and a store would be forgotten.
+    let others = !set.bits();
+    SigSet::from_bits(r.added.fetch_and(others, Ordering::Relaxed) | r.below.fetch_and(others, Ordering::Relaxed))
+}
+
+/// In a region: what is blocked and deferrable becomes the region's to unblock.
+fn let_in_later(r: &ThreadRecord, blocked: SigSet) {
+    r.added.fetch_or(blocked.intersection(policy::deferrable()).bits(), Ordering::Relaxed);
+}
+
+/// Outside a region: a slot that had to wait because its signal was blocked may be let in now.
+fn release_kept(r: &ThreadRecord) {
+    if r.added.load(Ordering::Relaxed) != 0 {
+        flush_if_outermost();
+    }
 }
 
 /// What the thread has blocked.
@@ -30,7 +50,7 @@ pub fn current() -> SigSet {
     // SIGNAL: a capture between the two reads changes the kernel's mask and `added`; read in this order, its signals are missing
     // from the first, and taking them away changes nothing.
     let kernel = sys::sigprocmask(How::Block, SigSet::EMPTY);
-    kernel.difference(added(record()))
+    kernel.difference(held_back(record()))
 }
 
 /// Blocks `set` as well. Returns what was blocked before.
@@ -38,12 +58,10 @@ pub fn current() -> SigSet {
 /// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call.
 #[doc(alias = "SIG_BLOCK")]
 pub fn block(set: SigSet) -> SigSet {
-    let r = record();
     let set = editable(set);
     let kernel = sys::sigprocmask(How::Block, set);
     // SIGNAL: a capture here adds nothing of `set`, which is blocked in the mask that it finds.
-    let before = r.added.fetch_and(!set.bits(), Ordering::Relaxed);
-    kernel.difference(SigSet::from_bits(before))
+    kernel.difference(take_over(record(), set))
 }
 
 /// Unblocks `set`. Returns what was blocked before.
@@ -59,14 +77,15 @@ pub fn unblock(set: SigSet) -> SigSet {
     let set = editable(set);
     if r.in_region() {
         let kernel = sys::sigprocmask(How::Block, SigSet::EMPTY);
-        let before = let_in_later(r, set.intersection(kernel));
+        let before = kernel.difference(held_back(r));
+        let_in_later(r, set.intersection(kernel));
         sys::sigprocmask(How::Unblock, set.difference(policy::deferrable()));
-        kernel.difference(before)
-    } else {
-        let kernel = sys::sigprocmask(How::Unblock, set);
-        let before = kernel.difference(added(r));
-        release_kept(r);
         before
+    } else {
+        let held_back = held_back(r);
+        let kernel = sys::sigprocmask(How::Unblock, set);
+        release_kept(r);
+        kernel.difference(held_back)
     }
 }
 
@@ -80,15 +99,15 @@ pub fn set(set: SigSet) -> SigSet {
     let set = editable(set);
     if r.in_region() {
         let kernel = sys::sigprocmask(How::Block, set);
-        let blocked_before = SigSet::from_bits(r.added.fetch_and(!set.bits(), Ordering::Relaxed));
+        let before = kernel.difference(take_over(r, set));
         let_in_later(r, kernel.difference(set));
         sys::sigprocmask(How::Unblock, editable(set.complement()).difference(policy::deferrable()));
-        kernel.difference(blocked_before)
-    } else {
-        let kernel = sys::sigprocmask(How::Set, set);
-        let before = kernel.difference(added(r));
-        release_kept(r);
         before
+    } else {
+        let held_back = take_over(r, set);
+        let kernel = sys::sigprocmask(How::Set, set);
+        release_kept(r);
+        kernel.difference(held_back)
     }
 }
 
@@ -97,20 +116,5 @@ pub fn set(set: SigSet) -> SigSet {
 /// Async-signal safety: may be called from a handler. Cost: one system call.
 #[doc(alias = "sigpending")]
 pub fn pending() -> SigSet {
-    let r = record();
-    let kept = SigSet::FULL.iter().filter(|signal| r.slots.contains(*signal));
-    sys::sigpending().union(kept.collect())
-}
-
-/// In a region: makes what is blocked and deferrable the region's to unblock. Returns `added` as it was.
-fn let_in_later(r: &ThreadRecord, blocked: SigSet) -> SigSet {
-    let later = blocked.intersection(policy::deferrable());
-    SigSet::from_bits(r.added.fetch_or(later.bits(), Ordering::Relaxed))
-}
-
-/// Outside a region: a slot that had to wait because its signal was blocked may be let in now.
-fn release_kept(r: &ThreadRecord) {
-    if r.added.load(Ordering::Relaxed) != 0 {
-        flush_if_outermost();
-    }
+    sys::sigpending().union(record().slots.waiting_signals())
 }

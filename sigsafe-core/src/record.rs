@@ -21,6 +21,7 @@ pub(crate) const RECORD_BYTES: usize = 256;
 /// | word | meaning |
 /// |---|---|
 /// | `added` | signals that we blocked in the kernel and that the thread itself had not; non-zero: a deferral is outstanding. The bit of SIGKILL, which nobody can block, says that a slot waits for the outermost exit |
+/// | `below` | in a handler that runs although the code below it holds signals back: those signals, which the kernel's mask shows as blocked and the thread has not blocked |
 /// | `scoped` | depth of closure regions |
 /// | `held` | live deferring guards |
 /// | `full` | live full-mask regions, closures and guards alike |
@@ -37,6 +38,7 @@ pub(crate) const RECORD_BYTES: usize = 256;
 #[derive(Debug)]
 pub(crate) struct ThreadRecord {
     pub(crate) added: AtomicU64,
+    pub(crate) below: AtomicU64,
     pub(crate) scoped: AtomicU32,
     pub(crate) held: AtomicU32,
     pub(crate) full: AtomicU32,

@@ -5,6 +5,7 @@
 use core::sync::atomic::Ordering;
 
 use crate::defer::policy::{self, FAULTS};
+use crate::defer::slots::{self, Captured};
 use crate::defer::trampoline;
 use crate::handler::table;
 use crate::record::{ThreadRecord, get, put, record};
@@ -48,45 +49,40 @@ pub(crate) fn flush(r: &ThreadRecord) {
 #[cold]
 fn release_slots(r: &ThreadRecord, ours: SigSet) {
     r.slots.drop_foreign(sys::process_id());
-    // Everything deferrable is still blocked by us, so these wait behind what waits there already.
-    while let Some((index, signal)) = r.slots.oldest_waiting(Signal::is_real_time) {
-        r.slots.mark_token(index);
-        let mut token = crate::defer::slots::token(signal);
+    // SIGNAL: an immediate handler that lands between two of these steps may end a region of its own and release slots itself. So
+    // each step claims the slot that it takes.
+    //
+    // Everything deferrable is still blocked by us, so the tokens stand behind what waits there already.
+    while let Some((signal, promise)) = r.slots.promise_token() {
         // SAFETY: the token is a whole siginfo on this stack.
-        if !unsafe { sys::queue_to_self(signal.number(), token.info_mut()) } {
-            r.slots.unmark_token(index);
+        if !unsafe { sys::queue_to_self(signal.number(), slots::token(signal).info()) } {
+            promise.revoke();
             break;
         }
     }
     // Sent faults are not blocked: each is delivered before the call returns.
-    while let Some((index, signal)) = r.slots.oldest_waiting(|signal| FAULTS.contains(signal) || signal == Signal::ABRT) {
-        let mut kept = r.slots.take(index);
+    while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| FAULTS.contains(signal) || signal == Signal::ABRT) {
         // SAFETY: a kept siginfo is a whole one.
-        if !unsafe { sys::queue_to_self(signal.number(), kept.info_mut()) } {
+        if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
             dispatch(r, signal, &mut kept, ours);
         }
     }
     let blocked = sys::sigprocmask(How::Block, SigSet::EMPTY).difference(ours);
     // What the thread has blocked itself since the capture waits in the kernel like any other.
-    while let Some((index, signal)) = r.slots.oldest_waiting(|signal| blocked.contains(signal) && !signal.is_real_time()) {
-        let mut kept = r.slots.take(index);
+    while let Some((signal, kept)) = r.slots.take_waiting(|signal| blocked.contains(signal) && !signal.is_real_time()) {
         // SAFETY: a kept siginfo is a whole one.
-        if !unsafe { sys::queue_to_self(signal.number(), kept.info_mut()) } {
+        if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
             let _ = r.slots.keep(signal, kept.info());
             break;
         }
     }
-    while let Some((index, signal)) = r.slots.oldest_waiting(|signal| !blocked.contains(signal)) {
-        let mut kept = r.slots.take(index);
-        if policy::dispatched_by_exit(signal) {
+    while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !blocked.contains(signal)) {
+        // What the kernel refused once it may have room for by now, and a delivery of its own is the better one. Not for job
+        // control, which never goes there, nor for real-time signals, since those behind it may have been let in by a dispatch.
+        let again = !policy::dispatched_by_exit(signal) && !signal.is_real_time();
+        // SAFETY: a kept siginfo is a whole one.
+        if !again || !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
             dispatch(r, signal, &mut kept, ours);
-        } else {
-            // The kernel refused it once; it may have room by now, and a delivery of its own is the better one. Real-time
-            // signals do not get a second try, since those behind it may have been let in by a dispatch.
-            // SAFETY: a kept siginfo is a whole one.
-            if signal.is_real_time() || !unsafe { sys::queue_to_self(signal.number(), kept.info_mut()) } {
-                dispatch(r, signal, &mut kept, ours);
-            }
         }
     }
     if r.slots.waiting() {
@@ -96,7 +92,7 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
 
 /// Calls the handler without a delivery of the kernel's: with the mask that one would have set, on the current stack, and with no
 /// machine context to give.
-fn dispatch(r: &ThreadRecord, signal: Signal, kept: &mut crate::defer::slots::Captured, ours: SigSet) {
+fn dispatch(r: &ThreadRecord, signal: Signal, kept: &mut Captured, ours: SigSet) {
     let Some(entry) = table::current(signal) else { return };
     let blocked = sys::sigprocmask(How::Block, SigSet::EMPTY);
     let during = entry.mask().union(SigSet::from(signal)).union(blocked.difference(ours));

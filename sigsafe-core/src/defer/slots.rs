@@ -18,6 +18,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::signal::Signal;
+use crate::sigset::SigSet;
 use crate::sys;
 
 /// How many captured signals a thread can keep. One region captures one of them before everything deferrable is blocked; more than
@@ -36,7 +37,7 @@ const TOKEN_CODE: i32 = -0x5167;
 /// | state | meaning |
 /// |---|---|
 /// | 0 | empty |
-/// | 1 | claimed by a trampoline that is still copying |
+/// | 1 | claimed by somebody who is still copying |
 /// | 2n | full, waiting for the outermost exit; n is its place in the order of capture |
 /// | 2n + 1, n > 0 | full, and a token for it waits in the kernel |
 #[derive(Debug)]
@@ -49,6 +50,17 @@ struct Slot {
 
 const EMPTY: u32 = 0;
 const CLAIMED: u32 = 1;
+const HAS_TOKEN: u32 = 1;
+
+/// A token that is about to be queued.
+pub(crate) struct Promise<'s>(&'s Slot);
+
+impl Promise<'_> {
+    /// The kernel has refused it: the signal waits for an exit again.
+    pub(crate) fn revoke(self) {
+        self.0.state.fetch_and(!HAS_TOKEN, Ordering::Relaxed);
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Slots([Slot; SLOTS]);
@@ -85,6 +97,18 @@ impl Slot {
         }
     }
 
+    /// One instruction, so that no handler comes in between.
+    fn change(&self, from: u32, to: u32) -> bool {
+        self.state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes the signal out of a claimed slot.
+    fn empty(&self) -> Captured {
+        let captured = self.copy_out();
+        self.state.store(EMPTY, Ordering::Relaxed);
+        captured
+    }
+
     fn copy_out(&self) -> Captured {
         let mut captured = Captured(MaybeUninit::zeroed());
         let words: *mut u64 = captured.0.as_mut_ptr().cast();
@@ -106,11 +130,15 @@ impl Slots {
 
     /// Whether a slot waits for the outermost exit.
     pub(crate) fn waiting(&self) -> bool {
-        self.full().any(|(_, state)| state & 1 == 0)
+        self.full().any(|(_, state)| state & HAS_TOKEN == 0)
     }
 
-    /// Whether `signal` is in a slot.
-    pub(crate) fn contains(&self, signal: Signal) -> bool {
+    /// The signals that wait for the outermost exit and nowhere else: for those with a token the kernel speaks.
+    pub(crate) fn waiting_signals(&self) -> SigSet {
+        self.full().filter(|(_, state)| state & HAS_TOKEN == 0).filter_map(|(slot, _)| Signal::new(slot.signal()).ok()).collect()
+    }
+
+    fn contains(&self, signal: Signal) -> bool {
         self.full().any(|(slot, _)| slot.signal() == signal.number())
     }
 
@@ -124,77 +152,76 @@ impl Slots {
         self.drop_foreign(process);
         for slot in &self.0 {
             // One instruction: a nested trampoline may have claimed the slot since it was looked at.
-            if slot.state.compare_exchange(EMPTY, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            if !slot.change(EMPTY, CLAIMED) {
                 continue;
             }
             // SIGNAL: a nested trampoline finds the slot claimed and takes another; an exit below it finds it neither empty nor
             // full and leaves it alone.
             slot.process.store(process, Ordering::Relaxed);
             slot.fill(info);
-            let last = self.full().map(|(_, state)| state >> 1).max().unwrap_or(0);
-            slot.state.store((last + 1) << 1, Ordering::Relaxed);
+            slot.state.store(self.next_state(), Ordering::Relaxed);
             return true;
         }
         false
     }
 
-    fn oldest(&self, signal: Signal) -> Option<(&Slot, u32)> {
-        self.drop_foreign(sys::process_id());
-        self.full().filter(|(slot, _)| slot.signal() == signal.number()).min_by_key(|(_, state)| *state)
+    /// The oldest full slot of which `wanted` holds, claimed, with the state that it had.
+    ///
+    /// Claimed by one instruction, and looked for again when that fails: a handler that lands in between may end a region of its
+    /// own, whose exit releases the very slot that was found.
+    fn claim(&self, wanted: impl Fn(Signal, u32) -> bool) -> Option<(&Slot, u32, Signal)> {
+        loop {
+            let matching = self.full().filter_map(|(slot, state)| {
+                let signal = Signal::new(slot.signal()).ok()?;
+                wanted(signal, state).then_some((slot, state, signal))
+            });
+            let (slot, state, signal) = matching.min_by_key(|(_, state, _)| *state)?;
+            if slot.change(state, CLAIMED) {
+                return Some((slot, state, signal));
+            }
+        }
+    }
+
+    fn next_state(&self) -> u32 {
+        let last = self.full().map(|(_, state)| state >> 1).max().unwrap_or(0);
+        (last + 1) << 1
     }
 
     /// A token has arrived: takes the head of the queue.
     pub(crate) fn take_oldest(&self, signal: Signal) -> Option<Captured> {
-        let (head, state) = self.oldest(signal)?;
-        if state & 1 == 0 {
+        self.drop_foreign(sys::process_id());
+        let (head, state, _) = self.claim(|kept, _| kept == signal)?;
+        if state & HAS_TOKEN == 0 {
             // The head has no token of its own, so this one was a later entry's, which waits for an exit from now on.
-            if let Some((later, _)) = self.full().find(|(slot, state)| slot.signal() == signal.number() && state & 1 == 1) {
-                later.state.fetch_and(!1, Ordering::Relaxed);
+            if let Some((later, _)) = self.full().find(|(slot, state)| slot.signal() == signal.number() && state & HAS_TOKEN != 0) {
+                later.state.fetch_and(!HAS_TOKEN, Ordering::Relaxed);
             }
         }
-        let captured = head.copy_out();
-        head.state.store(EMPTY, Ordering::Relaxed);
-        Some(captured)
+        Some(head.empty())
     }
 
     /// A signal has arrived while others of its number are kept: takes the head of the queue and puts `info` at its end, in the
     /// same slot, so that there are still as many tokens as entries.
     pub(crate) fn exchange_oldest(&self, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
-        let (head, state) = self.oldest(signal)?;
+        self.drop_foreign(sys::process_id());
+        let (head, state, _) = self.claim(|kept, _| kept == signal)?;
         let captured = head.copy_out();
-        let last = self.full().map(|(_, state)| state >> 1).max().unwrap_or(0);
-        // SIGNAL: this number is blocked while its trampoline runs, so a nested one touches other slots only.
-        head.state.store(CLAIMED, Ordering::Relaxed);
         head.fill(info);
-        head.state.store((last + 1) << 1 | (state & 1), Ordering::Relaxed);
+        head.state.store(self.next_state() | (state & HAS_TOKEN), Ordering::Relaxed);
         Some(captured)
     }
 
-    /// The oldest slot that waits for the outermost exit and of which `wanted` holds, with its signal.
-    pub(crate) fn oldest_waiting(&self, wanted: impl Fn(Signal) -> bool) -> Option<(usize, Signal)> {
-        let oldest = |(index, slot): (usize, &Slot)| {
-            let state = slot.state.load(Ordering::Relaxed);
-            let signal = Signal::new(slot.signal()).ok()?;
-            (state > CLAIMED && state & 1 == 0 && wanted(signal)).then_some((state, index, signal))
-        };
-        self.0.iter().enumerate().filter_map(oldest).min().map(|(_, index, signal)| (index, signal))
+    /// Takes the oldest signal that waits for the outermost exit and of which `wanted` holds.
+    pub(crate) fn take_waiting(&self, wanted: impl Fn(Signal) -> bool) -> Option<(Signal, Captured)> {
+        let (slot, _, signal) = self.claim(|signal, state| state & HAS_TOKEN == 0 && wanted(signal))?;
+        Some((signal, slot.empty()))
     }
 
-    /// Marks a waiting slot as having its token in the kernel. Called before the token is queued.
-    pub(crate) fn mark_token(&self, index: usize) {
-        self.0[index].state.fetch_or(1, Ordering::Relaxed);
-    }
-
-    /// Marks it as waiting again: the kernel refused the token.
-    pub(crate) fn unmark_token(&self, index: usize) {
-        self.0[index].state.fetch_and(!1, Ordering::Relaxed);
-    }
-
-    /// Takes the signal out of a waiting slot.
-    pub(crate) fn take(&self, index: usize) -> Captured {
-        let captured = self.0[index].copy_out();
-        self.0[index].state.store(EMPTY, Ordering::Relaxed);
-        captured
+    /// Promises a token to the oldest real-time signal that waits for the outermost exit: to be called before it is queued.
+    pub(crate) fn promise_token(&self) -> Option<(Signal, Promise<'_>)> {
+        let (slot, state, signal) = self.claim(|signal, state| state & HAS_TOKEN == 0 && signal.is_real_time())?;
+        slot.state.store(state | HAS_TOKEN, Ordering::Relaxed);
+        Some((signal, Promise(slot)))
     }
 
     /// Empties slots that another process, the parent of this fork's child, has filled.

@@ -1,0 +1,242 @@
+//! A signal, and in a second round two, at every instruction of entering, leaving and flushing regions, of the trampoline and of the
+//! handlers, which use regions themselves. After each run: no deferrable handler began in a region, every signal was handled, a
+//! handler left the depth as it found it, the mask is what it was, and the engine holds nothing back any more.
+//!
+//! `SIGSAFE_SWEEP_STRIDE=1` sends the second signal at every boundary instead of a sample of them (minutes).
+
+#![cfg(target_arch = "x86_64")]
+
+mod step;
+
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::Duration;
+
+use sigsafe_core::handler::{Delivery, Handler};
+use sigsafe_core::{FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, in_region, mask, region_depth};
+use sigsafe_test_harness::isolate::isolated_within;
+use step::{SENT, STUCK};
+
+const RAN_IN_REGION: u32 = 1;
+const DEPTH_CHANGED: u32 = 2;
+const MASK_CHANGED: u32 = 4;
+const HELD_BACK: u32 = 8;
+const DEPTH_LEFT: u32 = 16;
+const STUCK_RUN: u32 = 32;
+const COUNT: u32 = 64;
+
+/// Each step costs two switches to the kernel, which a virtual machine makes dear.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+static WRONG: AtomicU32 = AtomicU32::new(0);
+static HANDLED: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
+
+fn use_regions() {
+    let depth = region_depth();
+    critical(|_| drop(MaskGuard::<FullSyscall>::new()));
+    drop::<MaskGuard>(MaskGuard::new());
+    if region_depth() != depth {
+        WRONG.fetch_or(DEPTH_CHANGED, SeqCst);
+    }
+}
+
+fn on_deferrable(delivery: &Delivery<'_>) {
+    if in_region() {
+        WRONG.fetch_or(RAN_IN_REGION, SeqCst);
+    }
+    HANDLED[delivery.signal().number() as usize].fetch_add(1, SeqCst);
+    use_regions();
+}
+
+/// For immediate handlers and for faults: they run in a region, too.
+fn on_any_time(delivery: &Delivery<'_>) {
+    HANDLED[delivery.signal().number() as usize].fetch_add(1, SeqCst);
+    use_regions();
+}
+
+struct Cast {
+    signal: Signal,
+    handler: Handler,
+}
+
+fn cast() -> Vec<Cast> {
+    let real_time = Signal::real_time(2).unwrap();
+    let deferrable = Handler::new(on_deferrable);
+    let immediate = Handler::new(on_any_time).immediate(true);
+    let cast = [
+        (Signal::USR1, deferrable),
+        (Signal::USR2, immediate),
+        (Signal::PROF, deferrable.mask(SigSet::EMPTY.with(Signal::TERM).with(Signal::USR2))),
+        (Signal::ALRM, immediate.mask(SigSet::EMPTY.with(Signal::USR1).with(Signal::TERM))),
+        (real_time, deferrable),
+        (Signal::SEGV, deferrable),
+        (Signal::TSTP, deferrable),
+    ];
+    cast.map(|(signal, handler)| Cast { signal, handler }).into()
+}
+
+fn kernel_mask() -> u64 {
+    let mut mask = 0u64;
+    // SAFETY: reads this thread's mask into eight bytes.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, 0, &mut mask, 8) };
+    mask
+}
+
+fn set_kernel_mask(mask: u64) {
+    // SAFETY: reads eight bytes.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &mask, 0, 8) };
+}
+
+/// What is wrong after a run, as bits.
+fn judge(before: u64) -> u32 {
+    let mut wrong = WRONG.swap(0, SeqCst);
+    if kernel_mask() != before || mask::current().bits() != before {
+        wrong |= MASK_CHANGED;
+        set_kernel_mask(before);
+    }
+    if region_depth() != 0 {
+        wrong |= DEPTH_LEFT;
+    }
+    // If anything were still down as blocked by a region, leaving one would unblock it behind the thread's back.
+    let all = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1) | 3 << 31 | 1 << (libc::SIGTRAP - 1));
+    set_kernel_mask(all);
+    critical(|_| ());
+    if kernel_mask() != all {
+        wrong |= HELD_BACK;
+    }
+    set_kernel_mask(before);
+    if STUCK.load(SeqCst) {
+        wrong |= STUCK_RUN;
+    }
+    for number in 1..65 {
+        let (sent, handled) = (SENT[number].load(SeqCst), HANDLED[number].swap(0, SeqCst));
+        // Two of a legacy signal may have merged into one.
+        let exact = number >= 34 || sent < 2;
+        if (exact && handled != sent) || handled > sent || (handled == 0) != (sent == 0) {
+            wrong |= COUNT;
+        }
+    }
+    wrong
+}
+
+type Operation = (&'static str, fn());
+
+const OPERATIONS: &[Operation] = &[
+    ("closure", || critical(|_| ())),
+    ("guard", || drop::<MaskGuard>(MaskGuard::new())),
+    ("closure in guard", || {
+        let guard: MaskGuard = MaskGuard::new();
+        critical(|_| ());
+        drop(guard);
+    }),
+    ("guard out of a closure", || drop::<MaskGuard>(critical(|_| MaskGuard::new()))),
+    ("full mask", || critical_with::<FullSyscall, _>(|_| ())),
+    ("full mask in guard, guard ends first", || {
+        let outer: MaskGuard = MaskGuard::new();
+        let inner = MaskGuard::<FullSyscall>::new();
+        drop(outer);
+        drop(inner);
+    }),
+    ("guard in full mask, full mask ends first", || {
+        let outer = MaskGuard::<FullSyscall>::new();
+        let inner: MaskGuard = MaskGuard::new();
+        drop(outer);
+        drop(inner);
+    }),
+];
+
+fn install(cast: &[Cast]) {
+    step::prepare();
+    for Cast { signal, handler } in cast {
+        // SAFETY: the handlers touch atomics and regions.
+        unsafe { handler.install(*signal).unwrap() };
+        step::wrap(signal.number());
+    }
+}
+
+struct Tally {
+    runs: u64,
+    failures: u64,
+}
+
+impl Tally {
+    fn add(&mut self, wrong: u32, what: impl FnOnce() -> String) {
+        self.runs += 1;
+        if wrong != 0 {
+            self.failures += 1;
+            if self.failures <= 5 {
+                println!("wrong {wrong:#b}: {}", what());
+            }
+        }
+    }
+
+    fn conclude(self) {
+        println!("{} runs, {} failures", self.runs, self.failures);
+        assert_eq!(self.failures, 0);
+    }
+}
+
+fn one(signal: Signal, at: u64) -> [(u64, i32); 2] {
+    [(at, signal.number()), (0, signal.number())]
+}
+
+fn boundaries_of(operation: &fn()) -> u64 {
+    // The first run of a page of code may take a different path than all others.
+    step::run(one(Signal::USR1, 0), operation);
+    step::run(one(Signal::USR1, 0), operation)
+}
+
+#[test]
+fn one_signal_at_every_instruction() {
+    isolated_within("one_signal_at_every_instruction", LIMIT, || {
+        let cast = cast();
+        install(&cast);
+        let before = kernel_mask();
+        let mut tally = Tally { runs: 0, failures: 0 };
+        for (name, operation) in OPERATIONS {
+            let boundaries = boundaries_of(operation);
+            println!("{name}: {boundaries} boundaries");
+            assert!(boundaries > 10);
+            for Cast { signal, .. } in &cast {
+                for at in 1..=boundaries {
+                    step::run(one(*signal, at), operation);
+                    assert_eq!(SENT[signal.number() as usize].load(SeqCst), 1, "{name}, {signal} at {at} was not sent");
+                    tally.add(judge(before), || format!("{name}, {signal} at {at} of {boundaries}"));
+                }
+            }
+        }
+        tally.conclude();
+    });
+}
+
+#[test]
+fn a_second_signal_in_the_handling_of_the_first() {
+    isolated_within("a_second_signal_in_the_handling_of_the_first", LIMIT, || {
+        let stride: u64 =
+            std::env::var("SIGSAFE_SWEEP_STRIDE").map_or(2003, |text| text.parse().expect("SIGSAFE_SWEEP_STRIDE is a number"));
+        let cast = cast();
+        install(&cast);
+        let before = kernel_mask();
+        let mut tally = Tally { runs: 0, failures: 0 };
+        // Successive runs start the sample one boundary later, so that all residues come up.
+        let mut offset = 0;
+        for (name, operation) in OPERATIONS {
+            let boundaries = boundaries_of(operation);
+            for Cast { signal: first, .. } in &cast {
+                for at in 1..=boundaries {
+                    let length = step::run(one(*first, at), operation);
+                    judge(before);
+                    for Cast { signal: second, .. } in &cast {
+                        offset = (offset + 1) % stride;
+                        let mut then = at + offset;
+                        while then <= length {
+                            step::run([(at, first.number()), (then, second.number())], operation);
+                            tally.add(judge(before), || format!("{name}, {first} at {at}, {second} at {then}"));
+                            then += stride;
+                        }
+                    }
+                }
+            }
+        }
+        tally.conclude();
+    });
+}
