@@ -12,9 +12,11 @@ pub mod region;
 mod signal;
 mod sigset;
 mod sys;
+mod waiting;
 
 pub use fatal::fatal;
 pub use query::{deferrals, handler_depth, in_handler, in_region, region_depth, thread_id};
 pub use region::{Backend, DeferredCounter, FullSyscall, MaskGuard, Region, critical, critical_with};
 pub use signal::{InvalidSignal, Signal};
 pub use sigset::SigSet;
+pub use waiting::Waiting;

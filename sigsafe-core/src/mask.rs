@@ -15,7 +15,7 @@ use crate::sigset::SigSet;
 use crate::sys::{self, How};
 
 fn editable(set: SigSet) -> SigSet {
-    set.difference(policy::UNBLOCKABLE).difference(policy::RESERVED)
+    set.intersection(policy::BLOCKABLE)
 }
 
 /// What the kernel's mask shows as blocked because of regions, this frame's and those below it.

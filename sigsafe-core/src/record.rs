@@ -10,7 +10,7 @@
 //! outside the trampoline uses one read-modify-write instruction.
 
 use core::mem::{align_of, size_of};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use crate::defer::slots::Slots;
 use crate::sys;
@@ -29,6 +29,7 @@ pub(crate) const RECORD_BYTES: usize = 256;
 /// | `releasing` | non-zero while an outermost exit lets signals in: whatever is delivered then was held back |
 /// | `thread_id` | the kernel's thread id, 0 until asked for; kept over fork on purpose |
 /// | `deferrals` | handler runs that a region had held back |
+/// | `waiting` | address of the futex word that the thread waits for, outside any region of its own, or 0 |
 /// | `overflows` | captures for which no slot was left |
 /// | `slots` | captured signals that must not wait in the kernel |
 ///
@@ -46,6 +47,7 @@ pub(crate) struct ThreadRecord {
     pub(crate) releasing: AtomicU32,
     pub(crate) thread_id: AtomicU32,
     pub(crate) deferrals: AtomicU64,
+    pub(crate) waiting: AtomicUsize,
     pub(crate) overflows: AtomicU64,
     pub(crate) slots: Slots,
 }

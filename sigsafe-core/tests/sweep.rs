@@ -40,7 +40,8 @@ fn use_regions() {
 }
 
 fn on_deferrable(delivery: &Delivery<'_>) {
-    if in_region() {
+    // A fault is the exception: it runs at once.
+    if in_region() && delivery.info().si_code <= 0 {
         WRONG.fetch_or(RAN_IN_REGION, SeqCst);
     }
     HANDLED[delivery.signal().number() as usize].fetch_add(1, SeqCst);
@@ -144,12 +145,33 @@ const OPERATIONS: &[Operation] = &[
     }),
 ];
 
+/// Each has an exit with something to flush: what is sent in it lands before, in and after the flush.
+const FLUSHES: &[Operation] = &[
+    ("closure that defers", || critical(|_| step::send(libc::SIGHUP))),
+    ("guard that defers", || {
+        let guard: MaskGuard = MaskGuard::new();
+        step::send(libc::SIGHUP);
+        drop(guard);
+    }),
+    ("full mask that defers", || critical_with::<FullSyscall, _>(|_| step::send(libc::SIGHUP))),
+    ("closure that keeps", || {
+        critical(|_| {
+            step::send(libc::SIGCONT);
+            step::send(libc::SIGRTMIN() + 3);
+        });
+    }),
+];
+
 fn install(cast: &[Cast]) {
     step::prepare();
     for Cast { signal, handler } in cast {
         // SAFETY: the handlers touch atomics and regions.
         unsafe { handler.install(*signal).unwrap() };
-        step::wrap(signal.number());
+    }
+    // What operations send themselves.
+    for number in [libc::SIGHUP, libc::SIGCONT, libc::SIGRTMIN() + 3] {
+        // SAFETY: as above.
+        unsafe { Handler::new(on_deferrable).install(Signal::new(number).unwrap()).unwrap() };
     }
 }
 
@@ -185,27 +207,37 @@ fn boundaries_of(operation: &fn()) -> u64 {
     step::run(one(Signal::USR1, 0), operation)
 }
 
-#[test]
-fn one_signal_at_every_instruction() {
-    isolated_within("one_signal_at_every_instruction", LIMIT, || {
-        let cast = cast();
-        install(&cast);
-        let before = kernel_mask();
-        let mut tally = Tally { runs: 0, failures: 0 };
-        for (name, operation) in OPERATIONS {
-            let boundaries = boundaries_of(operation);
-            println!("{name}: {boundaries} boundaries");
-            assert!(boundaries > 10);
-            for Cast { signal, .. } in &cast {
-                for at in 1..=boundaries {
-                    step::run(one(*signal, at), operation);
-                    assert_eq!(SENT[signal.number() as usize].load(SeqCst), 1, "{name}, {signal} at {at} was not sent");
-                    tally.add(judge(before), || format!("{name}, {signal} at {at} of {boundaries}"));
-                }
+fn sweep(operations: &[Operation]) {
+    let cast = cast();
+    install(&cast);
+    let before = kernel_mask();
+    let mut tally = Tally { runs: 0, failures: 0 };
+    let numbers: Vec<i32> = cast.iter().map(|member| member.signal.number()).chain([libc::SIGSEGV | step::AS_FAULT]).collect();
+    for (name, operation) in operations {
+        let boundaries = boundaries_of(operation);
+        judge(before);
+        println!("{name}: {boundaries} boundaries");
+        assert!(boundaries > 10);
+        for &number in &numbers {
+            for at in 1..=boundaries {
+                step::run([(at, number), (0, number)], operation);
+                let sent = SENT[(number & !step::AS_FAULT) as usize].load(SeqCst);
+                assert_eq!(sent, 1, "{name}, {number:#x} at {at} was not sent");
+                tally.add(judge(before), || format!("{name}, {number:#x} at {at} of {boundaries}"));
             }
         }
-        tally.conclude();
-    });
+    }
+    tally.conclude();
+}
+
+#[test]
+fn one_signal_at_every_instruction() {
+    isolated_within("one_signal_at_every_instruction", LIMIT, || sweep(OPERATIONS));
+}
+
+#[test]
+fn one_signal_at_every_instruction_of_a_flush() {
+    isolated_within("one_signal_at_every_instruction_of_a_flush", LIMIT, || sweep(FLUSHES));
 }
 
 #[test]
@@ -215,6 +247,9 @@ fn a_second_signal_in_the_handling_of_the_first() {
             std::env::var("SIGSAFE_SWEEP_STRIDE").map_or(2003, |text| text.parse().expect("SIGSAFE_SWEEP_STRIDE is a number"));
         let cast = cast();
         install(&cast);
+        for member in &cast {
+            step::wrap(member.signal.number());
+        }
         let before = kernel_mask();
         let mut tally = Tally { runs: 0, failures: 0 };
         // Successive runs start the sample one boundary later, so that all residues come up.

@@ -35,8 +35,12 @@ pub(crate) fn flush(r: &ThreadRecord) {
     let added = r.added.swap(0, Ordering::Relaxed);
     // SIGNAL: from here to the unblocking call nothing in the record knows that the signals are blocked, but nothing asks: a
     // handler finds them blocked like a user's, and leaves them so.
-    let ours = SigSet::from_bits(added & !SLOT_WAITS);
+    let mut ours = SigSet::from_bits(added & !SLOT_WAITS);
     if added & SLOT_WAITS != 0 {
+        // Kept by a handler that ran over the region, whose own mask is gone: then not everything is blocked yet. It has to be, for
+        // the kernel to queue what arrives behind what is kept.
+        let held_back = policy::deferrable();
+        ours = ours.union(held_back.difference(sys::sigprocmask(How::Block, held_back)));
         release_slots(r, ours);
     }
     if !ours.is_empty() && cfg!(not(sigsafe_mutant = "no-flush")) {
@@ -49,9 +53,22 @@ pub(crate) fn flush(r: &ThreadRecord) {
 #[cold]
 fn release_slots(r: &ThreadRecord, ours: SigSet) {
     r.slots.drop_foreign(sys::process_id());
+    let blocked = sys::sigprocmask(How::Block, SigSet::EMPTY).difference(ours);
     // SIGNAL: an immediate handler that lands between two of these steps may end a region of its own and release slots itself. So
     // each step claims the slot that it takes.
     //
+    // A real-time signal that the thread has blocked itself, with none before it: no token, so that `sigwait` finds the signal.
+    let pending = sys::sigpending();
+    while let Some((signal, kept)) = r
+        .slots
+        .take_waiting(|signal| signal.is_real_time() && blocked.contains(signal) && !pending.contains(signal) && r.slots.count(signal) == 1)
+    {
+        // SAFETY: a kept siginfo is a whole one.
+        if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
+            let _ = r.slots.keep(signal, kept.info());
+            break;
+        }
+    }
     // Everything deferrable is still blocked by us, so the tokens stand behind what waits there already.
     while let Some((signal, promise)) = r.slots.promise_token() {
         // SAFETY: the token is a whole siginfo on this stack.
@@ -67,7 +84,6 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
             dispatch(r, signal, &mut kept, ours);
         }
     }
-    let blocked = sys::sigprocmask(How::Block, SigSet::EMPTY).difference(ours);
     // What the thread has blocked itself since the capture waits in the kernel like any other.
     while let Some((signal, kept)) = r.slots.take_waiting(|signal| blocked.contains(signal) && !signal.is_real_time()) {
         // SAFETY: a kept siginfo is a whole one.
@@ -77,9 +93,9 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
         }
     }
     while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !blocked.contains(signal)) {
-        // What the kernel refused once it may have room for by now, and a delivery of its own is the better one. Not for job
-        // control, which never goes there, nor for real-time signals, since those behind it may have been let in by a dispatch.
-        let again = !policy::dispatched_by_exit(signal) && !signal.is_real_time();
+        // What the kernel refused once it may have room for by now, and a delivery of its own is the better one. Not for SIGCONT,
+        // which never goes there, nor for real-time signals, since those behind it may have been let in by a dispatch.
+        let again = signal != Signal::CONT && !signal.is_real_time();
         // SAFETY: a kept siginfo is a whole one.
         if !again || !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
             dispatch(r, signal, &mut kept, ours);
@@ -93,9 +109,14 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
 /// Calls the handler without a delivery of the kernel's: with the mask that one would have set, on the current stack, and with no
 /// machine context to give.
 fn dispatch(r: &ThreadRecord, signal: Signal, kept: &mut Captured, ours: SigSet) {
-    let Some(entry) = table::current(signal) else { return };
+    let Some(entry) = table::current(signal).filter(|_| table::installed(signal)) else {
+        // Its handler has been removed since: the signal meets what is there now.
+        // SAFETY: a kept siginfo is a whole one.
+        unsafe { sys::queue_to_self(signal.number(), kept.info()) };
+        return;
+    };
     let blocked = sys::sigprocmask(How::Block, SigSet::EMPTY);
-    let during = entry.mask().union(SigSet::from(signal)).union(blocked.difference(ours));
+    let during = entry.mask().with(signal).intersection(policy::BLOCKABLE).union(blocked.difference(ours));
     // What else waits is let in here, as it would be around a delivery; this signal's number is not.
     sys::sigprocmask(How::Set, during);
     // SAFETY: the siginfo is whole and lives over the call; there is no context.

@@ -16,8 +16,11 @@ pub(crate) const UNBLOCKABLE: SigSet = SigSet::EMPTY.with(Signal::KILL).with(Sig
 /// libc's own: from 32 to where its `SIGRTMIN` starts. Blocked, they stall `setuid` in other threads and cancellation.
 pub(crate) const RESERVED: SigSet = SigSet::from_bits((1 << (FIRST_REAL_TIME - 1)) - (1 << 31));
 
-/// Sending one of these discards another that waits (POSIX, 2.4.1), so a captured one is not given back to the kernel.
-const JOB_CONTROL: SigSet = SigSet::EMPTY.with(Signal::CONT).with(Signal::TSTP).with(Signal::TTIN).with(Signal::TTOU);
+/// What a mask may contain.
+pub(crate) const BLOCKABLE: SigSet = UNBLOCKABLE.union(RESERVED).complement();
+
+/// SIGCONT discards what waits of these (POSIX, 2.4.1). Given back to the kernel they are there to be discarded.
+pub(crate) const STOPS: SigSet = SigSet::EMPTY.with(Signal::TSTP).with(Signal::TTIN).with(Signal::TTOU);
 
 /// What may wait for the end of a region, before handlers that asked to run at once are taken out. SIGABRT is not among them: a
 /// region that blocks it would have `abort()` die of something else.
@@ -74,15 +77,16 @@ pub(crate) fn decide(arrival: Arrival) -> Verdict {
         // abort() raises it and, if raise() returns, takes the process down by other means.
         return if code == libc::SI_TKILL && from_self { Verdict::Run } else { Verdict::Keep };
     }
-    if JOB_CONTROL.contains(signal) || signal.is_real_time() {
+    // Sending SIGCONT again would discard stops that were sent after it.
+    if signal == Signal::CONT || signal.is_real_time() {
         return Verdict::Keep;
     }
     Verdict::Requeue
 }
 
-/// Whether a kept signal is dispatched by the exit itself, since sending it again would discard others.
-pub(crate) fn dispatched_by_exit(signal: Signal) -> bool {
-    JOB_CONTROL.contains(signal)
+/// Whether a region may have it blocked: everything deferrable may wait in the kernel, and faults and SIGABRT must not.
+pub(crate) fn may_block(signal: Signal) -> bool {
+    DEFERRABLE.contains(signal)
 }
 
 #[cfg(test)]
@@ -125,7 +129,7 @@ mod tests {
             assert_ne!(sent, Verdict::Run, "{signal}");
             assert_eq!(
                 sent == Verdict::Keep,
-                FAULTS.contains(signal) || JOB_CONTROL.contains(signal) || signal.is_real_time() || signal == Signal::ABRT
+                FAULTS.contains(signal) || signal == Signal::CONT || signal.is_real_time() || signal == Signal::ABRT
             );
             let raised = decide(Arrival { code: 1, ..arrival(signal) });
             assert_eq!(raised == Verdict::Run, FAULTS.contains(signal));

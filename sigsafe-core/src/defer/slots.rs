@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | real-time | given back, it would stand behind those sent after it | a *token* of the same number is queued; see below |
 //! | sent SEGV BUS FPE ILL TRAP SYS ABRT | it must not be blocked, and unblocked it would come back at once | requeued by the outermost exit |
-//! | CONT TSTP TTIN TTOU | sending one discards the others that wait | dispatched by the outermost exit |
+//! | CONT | sending it again would discard stops that were sent after it | dispatched by the outermost exit |
 //! | what the kernel refused | `RLIMIT_SIGPENDING`, a seccomp filter | dispatched by the outermost exit |
 //!
 //! **Order of real-time signals.** The slots of one number are a queue, and for each of its entries one token waits in the kernel,
@@ -138,18 +138,23 @@ impl Slots {
         self.full().filter(|(_, state)| state & HAS_TOKEN == 0).filter_map(|(slot, _)| Signal::new(slot.signal()).ok()).collect()
     }
 
+    /// How many of this number are kept.
+    pub(crate) fn count(&self, signal: Signal) -> usize {
+        self.full().filter(|(slot, _)| slot.signal() == signal.number()).count()
+    }
+
     fn contains(&self, signal: Signal) -> bool {
-        self.full().any(|(slot, _)| slot.signal() == signal.number())
+        self.count(signal) > 0
     }
 
     /// Keeps `info`; `false` when every slot is taken. A legacy signal that is kept already merges with that one, as it would in
     /// the kernel (POSIX leaves the number of deliveries open).
     pub(crate) fn keep(&self, signal: Signal, info: &libc::siginfo_t) -> bool {
+        let process = sys::process_id();
+        self.drop_foreign(process);
         if !signal.is_real_time() && self.contains(signal) {
             return true;
         }
-        let process = sys::process_id();
-        self.drop_foreign(process);
         for slot in &self.0 {
             // One instruction: a nested trampoline may have claimed the slot since it was looked at.
             if !slot.change(EMPTY, CLAIMED) {
@@ -177,7 +182,11 @@ impl Slots {
             });
             let (slot, state, signal) = matching.min_by_key(|(_, state, _)| *state)?;
             if slot.change(state, CLAIMED) {
-                return Some((slot, state, signal));
+                if slot.signal() == signal.number() {
+                    return Some((slot, state, signal));
+                }
+                // Emptied and filled again in between, with the same place in the order.
+                slot.state.store(state, Ordering::Relaxed);
             }
         }
     }
@@ -219,9 +228,31 @@ impl Slots {
 
     /// Promises a token to the oldest real-time signal that waits for the outermost exit: to be called before it is queued.
     pub(crate) fn promise_token(&self) -> Option<(Signal, Promise<'_>)> {
-        let (slot, state, signal) = self.claim(|signal, state| state & HAS_TOKEN == 0 && signal.is_real_time())?;
-        slot.state.store(state | HAS_TOKEN, Ordering::Relaxed);
-        Some((signal, Promise(slot)))
+        loop {
+            let waiting = self.full().filter(|(_, state)| state & HAS_TOKEN == 0);
+            let signals = waiting.filter_map(|(slot, state)| Some((slot, state, Signal::new(slot.signal()).ok()?)));
+            let (slot, state, signal) = signals.filter(|(_, _, signal)| signal.is_real_time()).min_by_key(|(_, state, _)| *state)?;
+            // Without claiming it in between: a delivery of this number must find the queue as long as it is.
+            if slot.change(state, state | HAS_TOKEN) {
+                return Some((signal, Promise(slot)));
+            }
+        }
+    }
+
+    /// No token of this number waits in the kernel any more: its signals wait for an exit again. Whether there are any.
+    pub(crate) fn lost_tokens(&self, signal: Signal) -> bool {
+        let of_this_number = self.full().filter(|(slot, _)| slot.signal() == signal.number());
+        of_this_number.fold(false, |_, (slot, _)| {
+            slot.state.fetch_and(!HAS_TOKEN, Ordering::Relaxed);
+            true
+        })
+    }
+
+    /// Throws away what is kept of this number.
+    pub(crate) fn discard(&self, signal: Signal) {
+        while let Some((slot, _, _)) = self.claim(|kept, _| kept == signal) {
+            slot.state.store(EMPTY, Ordering::Relaxed);
+        }
     }
 
     /// Empties slots that another process, the parent of this fork's child, has filled.

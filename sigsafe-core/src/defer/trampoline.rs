@@ -10,12 +10,13 @@ use core::sync::atomic::Ordering;
 use crate::defer::flush::{SLOT_WAITS, flush};
 use crate::defer::policy::{self, Arrival, Verdict};
 use crate::defer::slots;
-use crate::handler::Delivery;
-use crate::handler::table::{self, Entry};
+use crate::handler::entry::Entry;
+use crate::handler::{Delivery, table};
 use crate::record::{ThreadRecord, fence, get, put, record};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
+use crate::waiting;
 
 /// The kernel's entry.
 ///
@@ -70,8 +71,14 @@ fn deliver_in_order(r: &ThreadRecord, signal: Signal, entry: &Entry, info: *mut 
     let token = slots::is_token(arrived);
     let kept = if token { r.slots.take_oldest(signal) } else { r.slots.exchange_oldest(signal, arrived) };
     match kept {
-        // SAFETY: the kept siginfo is a whole one, the context is the kernel's.
-        Some(mut kept) => unsafe { run(r, signal, entry, kept.info_mut(), context) },
+        Some(mut kept) => {
+            if !token && !sys::sigpending().contains(signal) {
+                // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
+                r.slots.lost_tokens(signal);
+            }
+            // SAFETY: the kept siginfo is a whole one, the context is the kernel's.
+            unsafe { run(r, signal, entry, kept.info_mut(), context) };
+        }
         // SAFETY: info and context are the kernel's.
         None if !token => unsafe { run(r, signal, entry, info, context) },
         // A token that finds nothing was forged.
@@ -83,26 +90,38 @@ fn deliver_in_order(r: &ThreadRecord, signal: Signal, entry: &Entry, info: *mut 
 /// trampoline returns.
 fn capture(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t, frame_mask: &mut u64, keep: bool) {
     let mut held_back = policy::deferrable();
-    let mut waits = 0;
-    let token = slots::is_token(info) && signal.is_real_time();
+    // By name too: its handler may have stopped being immediate a moment ago, and what goes back to the kernel must not be let in.
+    if policy::may_block(signal) {
+        held_back = held_back.with(signal);
+    }
+    let token = signal.is_real_time() && slots::is_token(info);
     // SAFETY: a live siginfo.
     let requeue = || unsafe { sys::queue_to_self(signal.number(), info) };
-    if keep && !token {
-        if r.slots.keep(signal, info) {
-            waits = SLOT_WAITS;
-        } else {
+    let mut waits = false;
+    if token {
+        // A token that the kernel refuses leaves its signal to the next exit.
+        waits = !requeue() && r.slots.lost_tokens(signal);
+    } else if keep {
+        waits = r.slots.keep(signal, info);
+        if !waits {
             // No slot is left. In the kernel it is at least not lost; blocked, because it would come back at once.
             r.overflows.fetch_add(1, Ordering::Relaxed);
             requeue();
             held_back = held_back.with(signal);
         }
     } else if !requeue() {
-        // A token that is refused leaves its signal in the slot, for the next token or exit.
-        if !token && r.slots.keep(signal, info) {
-            waits = SLOT_WAITS;
+        waits = r.slots.keep(signal, info);
+        if !waits {
+            r.overflows.fetch_add(1, Ordering::Relaxed);
         }
     }
-    r.added.fetch_or(waits, Ordering::Relaxed);
+    if policy::STOPS.contains(signal) {
+        // A stop discards a SIGCONT that waits.
+        r.slots.discard(Signal::CONT);
+    }
+    if waits {
+        r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);
+    }
     hold_back(r, held_back, frame_mask);
 }
 
@@ -133,7 +152,9 @@ pub(crate) unsafe fn run(r: &ThreadRecord, signal: Signal, entry: &Entry, info: 
     let added = r.added.load(Ordering::Relaxed);
     let below = r.below.load(Ordering::Relaxed);
     let isolate = added != 0 || scoped | held | full != 0;
-    let deferred = releasing != 0 && policy::deferrable().contains(signal);
+    // SAFETY: the caller vouches for `info`.
+    let raised = policy::FAULTS.contains(signal) && unsafe { (*info).si_code } > 0;
+    let deferred = releasing != 0 && !entry.immediate() && !raised;
 
     // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
     if cfg!(not(sigsafe_mutant = "handler-flushes-below")) {
@@ -142,24 +163,26 @@ pub(crate) unsafe fn run(r: &ThreadRecord, signal: Signal, entry: &Entry, info: 
     r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
     put(&r.releasing, 0);
     put(&r.handlers, handlers + 1);
+    let waiting = waiting::pass_on(r);
     if deferred {
         r.deferrals.fetch_add(1, Ordering::Relaxed);
     }
     fence();
 
-    if entry.one_shot() && !table::take_one_shot(signal, entry) {
-        // Another thread has had the one delivery: this one meets the default action, as soon as the number is unblocked.
-        // SAFETY: the caller vouches for `info`.
-        unsafe { sys::queue_to_self(signal.number(), info) };
-    } else {
-        if entry.no_defer() && !entry.mask().contains(signal) && !blocked_below(context, signal) {
-            sys::sigprocmask(How::Unblock, SigSet::from(signal));
-        }
-        let delivery = Delivery::new(signal, info, NonNull::new(context), deferred);
-        let errno = sys::errno();
-        (entry.handler())(&delivery);
-        sys::set_errno(errno);
+    if entry.one_shot() {
+        table::fire(signal, entry);
     }
+    if table::moving(signal) {
+        // The kernel may have come here with another entry's mask.
+        sys::sigprocmask(How::Block, entry.mask().intersection(policy::BLOCKABLE));
+    }
+    if entry.no_defer() && !entry.mask().contains(signal) && !blocked_below(context, signal) {
+        sys::sigprocmask(How::Unblock, SigSet::from(signal));
+    }
+    let delivery = Delivery::new(signal, info, NonNull::new(context), deferred);
+    let errno = sys::errno();
+    call(entry, &delivery);
+    sys::set_errno(errno);
 
     fence();
     if isolate {
@@ -174,6 +197,7 @@ pub(crate) unsafe fn run(r: &ThreadRecord, signal: Signal, entry: &Entry, info: 
     put(&r.full, full);
     fence();
     put(&r.handlers, handlers);
+    r.waiting.store(waiting, Ordering::Relaxed);
     put(&r.releasing, releasing);
     r.below.store(below, Ordering::Relaxed);
     if cfg!(not(sigsafe_mutant = "handler-flushes-below")) {
@@ -187,6 +211,11 @@ pub(crate) unsafe fn run(r: &ThreadRecord, signal: Signal, entry: &Entry, info: 
             flush(r);
         }
     }
+}
+
+/// A panic in the handler aborts here: it must unwind neither into the kernel's frame nor into an exit that dispatches.
+extern "C" fn call(entry: &Entry, delivery: &Delivery<'_>) {
+    (entry.handler())(delivery);
 }
 
 /// Whether the code that the handler interrupts has the signal blocked.

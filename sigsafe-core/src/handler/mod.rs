@@ -22,6 +22,7 @@
 //! # Ok::<(), sigsafe_core::handler::InstallError>(())
 //! ```
 
+pub(crate) mod entry;
 pub(crate) mod table;
 
 use core::fmt;
@@ -31,7 +32,8 @@ use core::ptr::NonNull;
 use crate::defer::policy;
 use crate::signal::Signal;
 use crate::sigset::SigSet;
-use table::{Entry, PushError};
+use entry::Entry;
+use table::PushError;
 
 /// A handler's type. A panic in it aborts the process.
 pub type HandlerFn = fn(&Delivery<'_>);
@@ -121,7 +123,9 @@ impl Handler {
 
     /// Installs the handler for `signal`, over whatever was there. The [`Registration`] puts that back.
     ///
-    /// Async-signal safety: may be called from a handler. Cost: two system calls, a third and a page of memory at times.
+    /// Async-signal safety: may be called from a handler. Cost: two system calls, more when other threads change
+    /// the same signal's handler; now and then a page of memory. What an installation takes is found again when it has been removed
+    /// and the same is installed over the same, and is otherwise never given back.
     ///
     /// # Errors
     ///
@@ -147,9 +151,28 @@ impl Handler {
         }
     }
 
-    fn same(&self, other: &Handler) -> bool {
+    pub(crate) fn same(&self, other: &Handler) -> bool {
         let options = |h: &Handler| (h.mask, h.on_stack, h.restart, h.no_defer, h.reset_hand, h.no_cld_stop, h.no_cld_wait, h.immediate);
         core::ptr::fn_addr_eq(self.function, other.function) && options(self) == options(other)
+    }
+}
+
+/// For the trampoline.
+impl Entry {
+    pub(crate) fn handler(&self) -> HandlerFn {
+        self.spec.function
+    }
+    pub(crate) fn mask(&self) -> SigSet {
+        self.spec.mask
+    }
+    pub(crate) fn immediate(&self) -> bool {
+        self.spec.immediate
+    }
+    pub(crate) fn one_shot(&self) -> bool {
+        self.spec.reset_hand
+    }
+    pub(crate) fn no_defer(&self) -> bool {
+        self.spec.no_defer
     }
 }
 

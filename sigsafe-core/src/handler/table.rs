@@ -1,104 +1,91 @@
-//! The table of managed handlers: per signal, the entry on top of a chain.
+//! The table of managed handlers: per signal, the entry on top of a chain, and the kernel's disposition kept in step with it.
 //!
 //! Lock-free, because a handler may install and remove handlers, and because no thread may wait for another that a collector has
-//! stopped. An entry is immutable but for its state and is never freed: a trampoline on another thread may be about to call it.
-//! What is never freed is bounded by being found again: the same handler with the same options over the same one below is the
-//! same entry.
+//! stopped.
 //!
-//! The protocol: an entry is published first, then the kernel is told. Whoever has told the kernel looks at the table again, and if
-//! another entry is on top by now, tells the kernel of that one; so the last call of all is for the top.
+//! The protocol: whoever changes the table, by a new top or by an entry's state, calls [`settle`] afterwards. That computes what the
+//! kernel should have from the table, tells it, and looks again; if the table has changed in between, it starts over. So
+//! whichever thread makes the last call to the kernel makes it with the table's last word. Between a change and the end of its
+//! `settle` the kernel may still have the mask of another entry: [`moving`] says so, and the trampoline then blocks the handler's
+//! mask itself.
 
-use core::mem::{align_of, size_of};
 use core::ptr::{self, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::defer::policy::{self, IMMEDIATE};
 use crate::defer::trampoline::trampoline;
-use crate::handler::{Handler, HandlerFn};
+use crate::handler::Handler;
+use crate::handler::entry::{Below, Entry, FIRED, LIVE, NEW, REMOVED, make};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys;
 
-/// One registration. States: `INSTALLING` (published, the kernel may not know yet), `INSTALLED`, `REMOVED` (kept for trampolines
-/// that are under way, skipped by everyone else).
-#[derive(Debug)]
-pub(crate) struct Entry {
-    spec: Handler,
-    signal: Signal,
-    state: AtomicU32,
-    below: Below,
-    /// The entry allocated before this one, for finding equal ones.
-    older: *const Entry,
-}
-
-// SAFETY: an entry is immutable after publication but for its atomic state; its pointers are to entries, which live for ever.
-unsafe impl Sync for Entry {}
-
-const INSTALLING: u32 = 0;
-const INSTALLED: u32 = 1;
-const REMOVED: u32 = 2;
-
-/// What a removal restores.
-#[derive(Copy, Clone)]
-enum Below {
-    /// A disposition that is not ours.
-    Foreign(libc::sigaction),
-    /// An entry of ours.
-    Managed(&'static Entry),
-}
-
-impl core::fmt::Debug for Below {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Below::Foreign(action) => write!(f, "Foreign({:#x})", action.sa_sigaction),
-            Below::Managed(entry) => write!(f, "Managed({entry:p})"),
-        }
-    }
-}
-
+/// Per signal the top entry, with a count of changes in the upper 16 bits, which no user address has: an entry may be used again,
+/// and a comparison of the address alone would then overlook what happened in between.
 static TOP: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(null_mut()) }; 64];
-static NEWEST: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
+static MOVING: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
+const ADDRESS_BITS: u32 = 48;
 
-fn top_of(signal: Signal) -> &'static AtomicPtr<Entry> {
-    &TOP[signal.number() as usize - 1]
+#[derive(Copy, Clone, PartialEq, Eq)]
+struct Top(*mut Entry);
+
+impl Top {
+    fn of(signal: Signal) -> Top {
+        Top(TOP[signal.number() as usize - 1].load(Ordering::Acquire))
+    }
+
+    fn entry(self) -> Option<&'static Entry> {
+        // SAFETY: entries are published whole (release) and never freed.
+        unsafe { self.0.map_addr(|address| address & ((1 << ADDRESS_BITS) - 1)).as_ref() }
+    }
+
+    /// Makes `entry` the top, if nothing has changed since `self` was read.
+    fn replace(self, signal: Signal, entry: &'static Entry) -> bool {
+        let changes = (self.0.addr() >> ADDRESS_BITS).wrapping_add(1);
+        let tagged = ptr::from_ref(entry).cast_mut().map_addr(|address| address | changes << ADDRESS_BITS);
+        TOP[signal.number() as usize - 1].compare_exchange(self.0, tagged, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
 }
 
 /// The entry whose handler a delivery of `signal` goes to.
 #[inline]
 pub(crate) fn current(signal: Signal) -> Option<&'static Entry> {
-    // SAFETY: entries are published whole (release) and never freed.
-    unsafe { top_of(signal).load(Ordering::Acquire).as_ref() }
+    let top = Top::of(signal).entry()?;
+    if !top.is(REMOVED) {
+        return Some(top);
+    }
+    let next = |entry: &'static Entry| match entry.below {
+        Below::Managed(below) => Some(below),
+        Below::Foreign(_) => entry.under,
+    };
+    let live = core::iter::successors(next(top), |entry| next(entry)).find(|entry| !entry.is(REMOVED));
+    // A trampoline that was entered before the last handler was removed: the kernel had already decided to call it.
+    live.or(Some(top))
+}
+
+/// Whether a change of this signal's handler is not finished.
+#[inline]
+pub(crate) fn moving(signal: Signal) -> bool {
+    MOVING[signal.number() as usize - 1].load(Ordering::Acquire) != 0
+}
+
+/// Runs a change of the table.
+fn change<R>(signal: Signal, body: impl FnOnce() -> R) -> R {
+    let moving = &MOVING[signal.number() as usize - 1];
+    moving.fetch_add(1, Ordering::AcqRel);
+    let result = body();
+    moving.fetch_sub(1, Ordering::AcqRel);
+    result
 }
 
 impl Entry {
-    pub(crate) fn handler(&self) -> HandlerFn {
-        self.spec.function
-    }
-    pub(crate) fn mask(&self) -> SigSet {
-        self.spec.mask
-    }
-    pub(crate) fn immediate(&self) -> bool {
-        self.spec.immediate
-    }
-    pub(crate) fn one_shot(&self) -> bool {
-        self.spec.reset_hand
-    }
-    pub(crate) fn no_defer(&self) -> bool {
-        self.spec.no_defer
-    }
-
-    fn is(&self, state: u32) -> bool {
-        self.state.load(Ordering::Acquire) == state
-    }
-
-    fn change(&self, from: u32, to: u32) -> bool {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// This entry or the first one below it that has not been removed; the foreign disposition when there is none.
-    fn live(&'static self) -> Below {
+    /// What the kernel should have while this entry is on top.
+    fn effective(&'static self) -> Below {
         let mut entry = self;
         loop {
+            if entry.is(FIRED) {
+                return Below::default_action();
+            }
             if !entry.is(REMOVED) {
                 return Below::Managed(entry);
             }
@@ -110,130 +97,124 @@ impl Entry {
     }
 }
 
-impl Below {
-    fn same(&self, other: &Below) -> bool {
-        match (self, other) {
-            (Below::Managed(a), Below::Managed(b)) => ptr::eq(*a, *b),
-            // The kernel keeps eight bytes of the mask.
-            (Below::Foreign(a), Below::Foreign(b)) => {
-                a.sa_sigaction == b.sa_sigaction && a.sa_flags == b.sa_flags && first_word(a) == first_word(b)
-            }
-            _ => false,
-        }
-    }
-}
-
-fn first_word(action: &libc::sigaction) -> u64 {
-    // SAFETY: libc's set begins with the kernel's eight bytes.
-    unsafe { (&raw const action.sa_mask).cast::<u64>().read() }
-}
-
-/// Puts a handler on top.
-pub(crate) fn push(signal: Signal, spec: Handler) -> Result<&'static Entry, PushError> {
-    loop {
-        let top = top_of(signal).load(Ordering::Acquire);
-        // SAFETY: entries are never freed.
-        let current = unsafe { top.as_ref() };
-        if let Some(entry) = current.filter(|entry| entry.is(INSTALLING)) {
-            // Another thread is between publishing and telling the kernel: do it for it, so that the kernel's answer below says
-            // who else is there.
-            tell_kernel(signal, entry);
-        }
-        // SAFETY: nothing is installed.
-        let action = unsafe { sys::sigaction(signal.number(), None) }.ok_or(PushError::Refused)?;
-        let below = match current {
-            Some(entry) if is_ours(&action) => entry.live(),
-            _ => Below::Foreign(action),
-        };
-        let entry = find(signal, &spec, &below).or_else(|| allocate(signal, &spec, below)).ok_or(PushError::NoMemory)?;
-        if top_of(signal).compare_exchange(top, ptr::from_ref(entry).cast_mut(), Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            // An entry found again is REMOVED up to now; a trampoline that reads it in between runs the same handler.
-            entry.state.store(INSTALLING, Ordering::Release);
-            tell_kernel(signal, entry);
-            return Ok(entry);
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) enum PushError {
     Refused,
     NoMemory,
 }
 
-/// Takes a handler away and restores what was below. `false` when it is not on top, or somebody else's `sigaction` has replaced it.
-pub(crate) fn remove(signal: Signal, entry: &'static Entry) -> bool {
-    if entry.is(REMOVED) {
-        return true;
-    }
+/// The kernel's disposition.
+fn kernel(signal: Signal) -> Option<libc::sigaction> {
     // SAFETY: nothing is installed.
-    let ours = unsafe { sys::sigaction(signal.number(), None) }.is_some_and(|action| is_ours(&action));
-    if !ours || !is_top(signal, entry) || !entry.change(INSTALLED, REMOVED) {
-        return false;
-    }
-    restore(signal, entry);
-    true
-}
-
-/// A one-shot entry's delivery: the disposition becomes the default, as `SA_RESETHAND` has it. `false` when it has been had.
-pub(crate) fn take_one_shot(signal: Signal, entry: &Entry) -> bool {
-    if !entry.change(INSTALLED, REMOVED) && !entry.change(INSTALLING, REMOVED) {
-        return false;
-    }
-    // SAFETY: zero is a value of every field, and means SIG_DFL: no handler.
-    let default = unsafe { core::mem::zeroed() };
-    // SAFETY: no handler is installed.
-    unsafe { sys::sigaction(signal.number(), Some(&default)) };
-    true
-}
-
-fn is_top(signal: Signal, entry: &Entry) -> bool {
-    ptr::eq(top_of(signal).load(Ordering::Acquire), entry)
+    unsafe { sys::sigaction(signal.number(), None) }
 }
 
 fn is_ours(action: &libc::sigaction) -> bool {
     action.sa_sigaction == trampoline as *const () as usize
 }
 
-/// After `entry` has become REMOVED.
-fn restore(signal: Signal, entry: &'static Entry) {
-    match entry.live() {
-        Below::Managed(below) => {
-            let (from, to) = (ptr::from_ref(entry).cast_mut(), ptr::from_ref(below).cast_mut());
-            // When another thread has put one on top in the meantime, that one tells the kernel.
-            if top_of(signal).compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                tell_kernel(signal, below);
-            }
+/// Whether the kernel calls the trampoline for `signal`.
+pub(crate) fn installed(signal: Signal) -> bool {
+    kernel(signal).is_some_and(|action| is_ours(&action))
+}
+
+/// Puts a handler on top.
+pub(crate) fn push(signal: Signal, spec: Handler) -> Result<&'static Entry, PushError> {
+    loop {
+        let top = Top::of(signal);
+        let effective = top.entry().map(Entry::effective);
+        if matches!(effective, Some(Below::Managed(entry)) if entry.is(NEW)) {
+            // Another thread has published and may not have told the kernel: then what the kernel says below would not be what is
+            // there.
+            settle(signal);
         }
-        Below::Foreign(action) => {
-            // The entry stays on top, REMOVED: a trampoline that another thread has entered still finds its handler.
-            IMMEDIATE.fetch_and(!SigSet::from(signal).bits(), Ordering::Relaxed);
-            // SAFETY: it was the disposition before; whoever installed it vouched for it.
-            unsafe { sys::sigaction(signal.number(), Some(&action)) };
-            if let Some(top) = current(signal).filter(|top| !ptr::eq(*top, entry)) {
-                tell_kernel(signal, top);
+        let action = kernel(signal).ok_or(PushError::Refused)?;
+        let below = match effective {
+            Some(effective) if is_ours(&action) => effective,
+            _ => Below::Foreign(action),
+        };
+        let under = match below {
+            Below::Managed(_) => None,
+            Below::Foreign(_) => current(signal).filter(|entry| entry.is(LIVE)),
+        };
+        let entry = make(signal, &spec, below, under).ok_or(PushError::NoMemory)?;
+        let pushed = change(signal, || {
+            let pushed = top.replace(signal, entry);
+            if pushed {
+                settle(signal);
+            } else {
+                entry.give_back();
             }
+            pushed
+        });
+        if pushed {
+            return Ok(entry);
         }
     }
 }
 
-/// Makes the kernel deliver `signal` to the trampoline with this entry's mask and flags, or a later entry's.
-fn tell_kernel(signal: Signal, entry: &'static Entry) {
-    let mut entry = entry;
+/// Takes a handler away and restores what was below. `false` when it is not the current one, or somebody else's `sigaction` has
+/// replaced it.
+pub(crate) fn remove(signal: Signal, entry: &'static Entry) -> bool {
     loop {
-        let bit = SigSet::from(signal).bits();
-        if entry.immediate() {
+        if entry.is(FIRED) {
+            return true;
+        }
+        let top = Top::of(signal);
+        if !current(signal).is_some_and(|current| ptr::eq(current, entry)) || !installed(signal) {
+            return false;
+        }
+        let removed = change(signal, || {
+            // Removed entries above it, if any, are forgotten.
+            if !top.replace(signal, entry) {
+                return false;
+            }
+            let removed = entry.change(LIVE, REMOVED) || entry.change(NEW, REMOVED);
+            settle(signal);
+            removed
+        });
+        if removed {
+            return true;
+        }
+    }
+}
+
+/// A one-shot entry is about to run: from now on the disposition is the default, as `SA_RESETHAND` has it.
+///
+/// Two threads may both get here, or one may come back because somebody saved and restored our disposition: each runs the handler,
+/// and the disposition becomes the default each time.
+pub(crate) fn fire(signal: Signal, entry: &Entry) {
+    change(signal, || {
+        let _ = entry.change(LIVE, FIRED) || entry.change(NEW, FIRED);
+        if installed(signal) {
+            settle(signal);
+        }
+    });
+}
+
+/// Brings the kernel in step with the table.
+fn settle(signal: Signal) {
+    let bit = SigSet::from(signal).bits();
+    loop {
+        let top = Top::of(signal);
+        let Some(effective) = top.entry().map(Entry::effective) else { return };
+        if matches!(effective, Below::Managed(entry) if entry.immediate()) {
             IMMEDIATE.fetch_or(bit, Ordering::Relaxed);
         } else {
             IMMEDIATE.fetch_and(!bit, Ordering::Relaxed);
         }
-        let action = kernel_action(signal, &entry.spec);
-        // SAFETY: the trampoline is made for any instruction; the registered handler's author vouched for it in `install`.
+        let action = match effective {
+            Below::Managed(entry) => kernel_action(signal, &entry.spec),
+            Below::Foreign(action) => action,
+        };
+        // SAFETY: the trampoline is made for any instruction, and the handler's author vouched for it in `install`; a foreign
+        // disposition was there before, and whoever installed it vouched for it.
         unsafe { sys::sigaction(signal.number(), Some(&action)) };
-        entry.change(INSTALLING, INSTALLED);
-        match current(signal) {
-            Some(top) if !ptr::eq(top, entry) && !top.is(REMOVED) => entry = top,
-            _ => return,
+        if let Below::Managed(entry) = effective {
+            entry.change(NEW, LIVE);
+        }
+        if Top::of(signal) == top && top.entry().is_some_and(|entry| entry.effective().same(&effective)) {
+            return;
         }
     }
 }
@@ -255,67 +236,8 @@ fn kernel_action(signal: Signal, spec: &Handler) -> libc::sigaction {
             action.sa_flags |= flag;
         }
     }
-    let blocked = spec.mask.union(SigSet::from(signal)).difference(policy::UNBLOCKABLE).difference(policy::RESERVED);
+    let blocked = spec.mask.with(signal).intersection(policy::BLOCKABLE);
     // SAFETY: libc's set begins with the kernel's eight bytes and is longer.
     unsafe { (&raw mut action.sa_mask).cast::<u64>().write(blocked.bits()) };
     action
-}
-
-fn find(signal: Signal, spec: &Handler, below: &Below) -> Option<&'static Entry> {
-    let mut next: *const Entry = NEWEST.load(Ordering::Acquire);
-    // SAFETY: entries are published whole and never freed.
-    while let Some(entry) = unsafe { next.as_ref() } {
-        // Claiming it by the state keeps two threads from taking the same one.
-        if entry.signal == signal
-            && entry.spec.same(spec)
-            && entry.below.same(below)
-            && !is_top(signal, entry)
-            && entry.change(REMOVED, INSTALLING)
-        {
-            return Some(entry);
-        }
-        next = entry.older;
-    }
-    None
-}
-
-/// The memory of entries: pages that are mapped one at a time and never given back, handed out from the front.
-fn allocate(signal: Signal, spec: &Handler, below: Below) -> Option<&'static Entry> {
-    const PAGE: usize = 4096;
-    const PER_PAGE: usize = (PAGE - size_of::<AtomicUsize>()) / size_of::<Entry>();
-    #[repr(C)]
-    struct Page {
-        used: AtomicUsize,
-        entries: [core::mem::MaybeUninit<Entry>; PER_PAGE],
-    }
-    const { assert!(size_of::<Page>() <= PAGE && align_of::<Page>() <= PAGE) };
-    static PAGES: AtomicPtr<Page> = AtomicPtr::new(null_mut());
-
-    let place = loop {
-        let page = PAGES.load(Ordering::Acquire);
-        if !page.is_null() {
-            // SAFETY: pages are never unmapped; zero, as mapped, is a value of the counter.
-            let index = unsafe { (*page).used.fetch_add(1, Ordering::Relaxed) };
-            if index < PER_PAGE {
-                // SAFETY: within the page, and nobody else has been given this index.
-                break unsafe { (&raw mut (*page).entries).cast::<Entry>().add(index) };
-            }
-        }
-        let fresh: *mut Page = sys::map_pages(PAGE).cast();
-        if fresh.is_null() {
-            return None;
-        }
-        // Losing the race leaves one page unused; the winner's is taken.
-        let _ = PAGES.compare_exchange(page, fresh, Ordering::AcqRel, Ordering::Acquire);
-    };
-    let mut older = NEWEST.load(Ordering::Acquire);
-    loop {
-        // SAFETY: the place is ours until it is published.
-        unsafe { place.write(Entry { spec: *spec, signal, state: AtomicU32::new(INSTALLING), below, older }) };
-        match NEWEST.compare_exchange(older, place, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: written, published and never freed.
-            Ok(_) => return Some(unsafe { &*place }),
-            Err(newer) => older = newer,
-        }
-    }
 }

@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize
 
 /// Signals to send, each at its boundary.
 pub(crate) const SENDS: usize = 2;
+/// Added to a signal's number: sent with a positive `si_code`, as the kernel sends a fault.
+pub(crate) const AS_FAULT: c_int = 1 << 8;
 /// A run of this many steps does not end by itself.
 const ENDLESS: u64 = 200_000;
 
@@ -31,14 +33,23 @@ pub(crate) static SENT: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
 /// Whether the run was ended because it would not end.
 pub(crate) static STUCK: AtomicBool = AtomicBool::new(false);
 
+/// Sends a signal to this thread, and counts it.
+pub(crate) fn send(signal: c_int) {
+    let number = signal & !AS_FAULT;
+    SENT[number as usize].fetch_add(1, SeqCst);
+    // SAFETY: zero is a value of every field.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    info.si_signo = number;
+    info.si_code = if signal == number { libc::SI_QUEUE } else { 1 };
+    // SAFETY: the kernel reads the siginfo, and may send anything to the thread itself.
+    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), libc::gettid(), number, &raw const info) };
+}
+
 fn send_what_is_due(step: u64) -> bool {
     let mut sent = false;
     for index in 0..SENDS {
         if AT[index].load(SeqCst) == step {
-            let signal = WHICH[index].load(SeqCst);
-            SENT[signal as usize].fetch_add(1, SeqCst);
-            // SAFETY: no pointer is passed; SYS_tgkill to this very thread.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), signal) };
+            send(WHICH[index].load(SeqCst));
             sent = true;
         }
     }

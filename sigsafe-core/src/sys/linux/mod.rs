@@ -80,6 +80,14 @@ pub(crate) fn kernel_thread_id() -> u32 {
     unsafe { syscall4(libc::SYS_gettid, 0, 0, 0, 0) as u32 }
 }
 
+/// `futex` wake: wakes one thread that waits for the word at this address, if there is one. Nothing is read there.
+pub(crate) fn futex_wake_one(address: usize) {
+    // SAFETY: the kernel takes the address as a key only; one that is not mapped is an error code.
+    unsafe {
+        syscall4(libc::SYS_futex, address, (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize, 1, 0);
+    }
+}
+
 /// Pages of zeroed memory that are never given back; null when there is none.
 pub(crate) fn map_pages(bytes: usize) -> *mut u8 {
     let errno = errno();

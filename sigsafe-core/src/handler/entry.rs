@@ -1,0 +1,159 @@
+//! Entries of the handler table, and their memory.
+//!
+//! Runs wherever handlers are installed, in a signal handler too: lock-free, and the memory comes from the system by the page.
+
+use core::fmt;
+use core::mem::{MaybeUninit, align_of, size_of};
+use core::ptr::{self, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+
+use super::Handler;
+use crate::signal::Signal;
+use crate::sys;
+
+/// One registration. Immutable after publication but for its state, and never freed: a trampoline on another thread may be about
+/// to call it.
+///
+/// | state | meaning |
+/// |---|---|
+/// | `NEW` | published; the kernel may not know yet |
+/// | `LIVE` | the kernel has been told |
+/// | `FIRED` | a one-shot that has run: the disposition is the default |
+/// | `REMOVED` | only trampolines that are under way may still call it; may be used again for an equal registration |
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) spec: Handler,
+    state: AtomicU32,
+    pub(crate) below: Below,
+    /// Where `below` is foreign: the live entry that was there before the foreign handler came, and that gets the signal when
+    /// that handler passes it on.
+    pub(crate) under: Option<&'static Entry>,
+    /// The entry of this signal that was allocated before this one.
+    older: *const Entry,
+}
+
+// SAFETY: immutable after publication but for an atomic; its pointer is to an entry, which lives for ever.
+unsafe impl Sync for Entry {}
+
+pub(crate) const NEW: u32 = 0;
+pub(crate) const LIVE: u32 = 1;
+pub(crate) const FIRED: u32 = 2;
+pub(crate) const REMOVED: u32 = 3;
+
+/// What a removal restores.
+#[derive(Copy, Clone)]
+pub(crate) enum Below {
+    /// A disposition that is not ours.
+    Foreign(libc::sigaction),
+    /// An entry of ours.
+    Managed(&'static Entry),
+}
+
+impl fmt::Debug for Below {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Below::Foreign(action) => write!(f, "Foreign({:#x})", action.sa_sigaction),
+            Below::Managed(entry) => write!(f, "Managed({entry:p})"),
+        }
+    }
+}
+
+impl Below {
+    /// SIG_DFL.
+    pub(crate) fn default_action() -> Below {
+        // SAFETY: zero is a value of every field; zero as the handler is SIG_DFL.
+        Below::Foreign(unsafe { core::mem::zeroed() })
+    }
+
+    pub(crate) fn same(&self, other: &Below) -> bool {
+        match (self, other) {
+            (Below::Managed(a), Below::Managed(b)) => ptr::eq(*a, *b),
+            (Below::Foreign(a), Below::Foreign(b)) => {
+                a.sa_sigaction == b.sa_sigaction && a.sa_flags == b.sa_flags && kernel_mask(a) == kernel_mask(b)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The eight bytes of the mask that the kernel keeps.
+fn kernel_mask(action: &libc::sigaction) -> u64 {
+    // SAFETY: libc's set begins with them.
+    unsafe { (&raw const action.sa_mask).cast::<u64>().read() }
+}
+
+impl Entry {
+    pub(crate) fn is(&self, state: u32) -> bool {
+        self.state.load(Ordering::Acquire) == state
+    }
+
+    pub(crate) fn change(&self, from: u32, to: u32) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Gives back what [`make`] returned and nobody has seen.
+    pub(crate) fn give_back(&self) {
+        self.state.store(REMOVED, Ordering::Release);
+    }
+}
+
+/// The newest entry of each signal.
+static NEWEST: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(null_mut()) }; 64];
+
+/// An entry in state `NEW`: an equal one that has been removed, or a fresh one. `None` when there is no memory.
+pub(crate) fn make(signal: Signal, spec: &Handler, below: Below, under: Option<&'static Entry>) -> Option<&'static Entry> {
+    let newest = &NEWEST[signal.number() as usize - 1];
+    let same_under = |other: Option<&'static Entry>| other.map(ptr::from_ref) == under.map(ptr::from_ref);
+    let mut next: *const Entry = newest.load(Ordering::Acquire);
+    // SAFETY: entries are published whole and never freed.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        let equal = entry.spec.same(spec) && entry.below.same(&below) && same_under(entry.under);
+        // The change of state claims it: of two threads, one gets it.
+        if equal && entry.change(REMOVED, NEW) {
+            return Some(entry);
+        }
+        next = entry.older;
+    }
+    let place = allocate()?;
+    let mut older = newest.load(Ordering::Acquire);
+    loop {
+        let entry = Entry { spec: *spec, state: AtomicU32::new(NEW), below, under, older };
+        // SAFETY: the place is ours until it is published.
+        unsafe { place.write(entry) };
+        match newest.compare_exchange(older, place, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: written, published and never freed.
+            Ok(_) => return Some(unsafe { &*place }),
+            Err(newer) => older = newer,
+        }
+    }
+}
+
+/// Room for one entry, out of pages that are mapped one at a time, handed out from the front and never given back.
+fn allocate() -> Option<*mut Entry> {
+    const PAGE: usize = 4096;
+    const PER_PAGE: usize = (PAGE - size_of::<AtomicUsize>()) / size_of::<Entry>();
+    #[repr(C)]
+    struct Page {
+        used: AtomicUsize,
+        entries: [MaybeUninit<Entry>; PER_PAGE],
+    }
+    const { assert!(size_of::<Page>() <= PAGE && align_of::<Page>() <= PAGE && PER_PAGE > 0) };
+    static CURRENT: AtomicPtr<Page> = AtomicPtr::new(null_mut());
+    loop {
+        let page = CURRENT.load(Ordering::Acquire);
+        if !page.is_null() {
+            // SAFETY: pages are never unmapped; zero, as mapped, is a value of the counter.
+            let index = unsafe { (*page).used.fetch_add(1, Ordering::Relaxed) };
+            if index < PER_PAGE {
+                // SAFETY: within the page, and nobody else has been given this index.
+                return Some(unsafe { (&raw mut (*page).entries).cast::<Entry>().add(index) });
+            }
+        }
+        let fresh: *mut Page = sys::map_pages(PAGE).cast();
+        if fresh.is_null() {
+            return None;
+        }
+        // Losing the race leaves one page unused; the winner's is taken.
+        let _ = CURRENT.compare_exchange(page, fresh, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
