@@ -1,0 +1,72 @@
+//! Each verdict, from a case that has earned it: the real command, real children, real signals.
+
+mod common;
+
+use common::{Stress, stress};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+#[test]
+fn a_stopped_child_is_hung() {
+    let stress = Stress::start("storm --seconds 60 --hang-limit-ms 1000");
+    let child = stress.working_child();
+    kill(Pid::from_raw(child), Signal::SIGSTOP).unwrap();
+    let ended = stress.finish();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("masked-system-deferred: hung"), "{ended:?}");
+    assert!(ended.stdout.contains("made no progress") && ended.stdout.contains("T (stopped)"), "{ended:?}");
+    assert!(ended.stdout.contains("again: sigsafe-stress storm --subject masked-system-deferred"), "{ended:?}");
+}
+
+#[test]
+fn a_flipped_byte_is_corruption() {
+    let ended = stress("storm --subject test-flip --seconds 10 --deferrals 1000000");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("test-flip: corrupted"), "{ended:?}");
+    let told = ["block at 0x", "at offset", "expected 0x", "found 0x", "by the main flow of worker-0"];
+    assert!(told.iter().all(|words| ended.stdout.contains(words)), "{ended:?}");
+}
+
+#[test]
+fn what_is_unprotected_fails() {
+    for (subject, workload) in [("system", "alloc"), ("system", "mixed"), ("std-mutex", "lock"), ("std-mutex", "mixed")] {
+        let case = format!("storm --subject {subject} --workload {workload}");
+        let ended = stress(&format!("{case} --seconds 5 --rate 10000 --hang-limit-ms 1000"));
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let failed = ["hung", "crashed", "corrupted"].iter().any(|word| ended.stdout.contains(&format!("{subject}: {word}")));
+        assert!(failed, "{ended:?}");
+    }
+}
+
+#[test]
+fn what_is_protected_passes_with_deferrals_to_show() {
+    for subject in ["masked-system-deferred", "masked-system-full", "sigsafe-mutex-deferred", "sigsafe-mutex-full", "sigsafe-spin"] {
+        for (driver, threads, workload) in [("timer", 1, None), ("tgkill", 2, None), ("timer", 8, Some("mixed"))] {
+            let workload = workload.map_or_else(String::new, |workload| format!("--workload {workload}"));
+            let ended = stress(&format!(
+                "storm --subject {subject} --driver {driver} --threads {threads} {workload} --rate 10000 --deferrals 300 --seconds 30"
+            ));
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            assert!(ended.stdout.contains(&format!("{subject}: passed")), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn the_profiling_timer_of_the_process_drives_a_storm() {
+    let ended = stress("storm --subject sigsafe-mutex-deferred --driver itimer --deferrals 100 --seconds 30");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn too_little_evidence_is_inconclusive() {
+    for (arguments, lack) in [
+        ("--rate 1 --seconds 1", "handler runs, at least 100 are needed"),
+        ("--rate 4000 --seconds 1 --deferrals 1000000000", "of 1000000000 deferrals in 1 s"),
+    ] {
+        let ended = stress(&format!("storm {arguments}"));
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stdout.contains("inconclusive") && ended.stdout.contains(lack), "{ended:?}");
+        assert!(!ended.stdout.contains("passed"), "{ended:?}");
+    }
+}
