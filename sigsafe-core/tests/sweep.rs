@@ -112,6 +112,10 @@ fn judge(before: u64) -> u32 {
         let (sent, handled) = (SENT[number].load(SeqCst), HANDLED[number].swap(0, SeqCst));
         // Two of a legacy signal may have merged into one.
         let exact = number >= 34 || sent < 2;
+        // A stop discards a SIGCONT that waits (POSIX, 2.4.1).
+        if number == libc::SIGCONT as usize && SENT[libc::SIGTSTP as usize].load(SeqCst) > 0 {
+            continue;
+        }
         if (exact && handled != sent) || handled > sent || (handled == 0) != (sent == 0) {
             wrong |= COUNT;
         }
@@ -219,8 +223,12 @@ fn sweep(operations: &[Operation]) {
         println!("{name}: {boundaries} boundaries");
         assert!(boundaries > 10);
         for &number in &numbers {
+            // In a long flush, which goes through the slots, what is deferrable is blocked.
+            if boundaries > 500 && number != libc::SIGUSR2 && number & step::AS_FAULT == 0 {
+                continue;
+            }
             for at in 1..=boundaries {
-                step::run([(at, number), (0, number)], operation);
+                step::run_until_sent([(at, number), (0, number)], operation);
                 let sent = SENT[(number & !step::AS_FAULT) as usize].load(SeqCst);
                 assert_eq!(sent, 1, "{name}, {number:#x} at {at} was not sent");
                 tally.add(judge(before), || format!("{name}, {number:#x} at {at} of {boundaries}"));
@@ -264,7 +272,7 @@ fn a_second_signal_in_the_handling_of_the_first() {
                         offset = (offset + 1) % stride;
                         let mut then = at + offset;
                         while then <= length {
-                            step::run([(at, first.number()), (then, second.number())], operation);
+                            step::run_until_sent([(at, first.number()), (then, second.number())], operation);
                             tally.add(judge(before), || format!("{name}, {first} at {at}, {second} at {then}"));
                             then += stride;
                         }

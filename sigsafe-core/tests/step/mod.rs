@@ -25,6 +25,8 @@ const ENDLESS: u64 = 200_000;
 static STEP: AtomicU64 = AtomicU64::new(0);
 static AT: [AtomicU64; SENDS] = [const { AtomicU64::new(0) }; SENDS];
 static WHICH: [AtomicI32; SENDS] = [const { AtomicI32::new(0) }; SENDS];
+/// The step after which nothing is sent any more, and stepping on would only cost time; 0 to step to the end.
+static LAST: AtomicU64 = AtomicU64::new(0);
 static STEPPING: AtomicBool = AtomicBool::new(false);
 static WRAPPED: [AtomicUsize; 65] = [const { AtomicUsize::new(0) }; 65];
 
@@ -75,8 +77,11 @@ extern "C" fn on_trap(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
             send_what_is_due(behind);
         }
     }
+    let last = LAST.load(SeqCst);
     if step > ENDLESS {
         STUCK.store(true, SeqCst);
+    }
+    if step > ENDLESS || (last != 0 && step >= last) {
         context.uc_mcontext.gregs[libc::REG_EFL as usize] &= !0x100;
     }
     // SAFETY: as above.
@@ -152,7 +157,8 @@ extern "C" fn stepping_handler(signal: c_int, info: *mut libc::siginfo_t, contex
     // SAFETY: `wrap` stored a three-argument handler there.
     let inner: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
         unsafe { std::mem::transmute(WRAPPED[signal as usize].load(SeqCst)) };
-    if STEPPING.load(SeqCst) {
+    let last = LAST.load(SeqCst);
+    if STEPPING.load(SeqCst) && (last == 0 || STEP.load(SeqCst) < last) {
         trap_flag_on();
         inner(signal, info, context);
         trap_flag_off();
@@ -182,6 +188,17 @@ pub(crate) fn prepare() {
 
 /// Runs `operation` under the trap flag, sending each signal at its boundary (0 for never). Returns how many boundaries it has had.
 pub(crate) fn run(sends: [(u64, c_int); SENDS], operation: impl FnOnce()) -> u64 {
+    LAST.store(0, SeqCst);
+    start(sends, operation)
+}
+
+/// As [`run`], but steps no further than to the last boundary at which something is sent.
+pub(crate) fn run_until_sent(sends: [(u64, c_int); SENDS], operation: impl FnOnce()) {
+    LAST.store(sends.iter().map(|(at, _)| *at).max().unwrap_or(0), SeqCst);
+    start(sends, operation);
+}
+
+fn start(sends: [(u64, c_int); SENDS], operation: impl FnOnce()) -> u64 {
     STEP.store(0, SeqCst);
     STUCK.store(false, SeqCst);
     for sent in &SENT {
