@@ -14,13 +14,14 @@ use std::cell::RefCell;
 use std::mem::{forget, take, zeroed};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
+use std::time::Duration;
 
 use model::{BUDGET, Model};
 use program::{Backend, CAST, Event, Op, Program, Set};
 use proptest::prelude::*;
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{DeferredCounter, FullSyscall, MaskGuard, SigSet, Signal, critical_with, in_region, mask, region_depth};
-use sigsafe_test_harness::isolate::isolated;
+use sigsafe_test_harness::isolate::isolated_within;
 
 /// Held by `Box<dyn ...>`, so that a list can mix the backends.
 trait Guard {}
@@ -196,10 +197,12 @@ fn run_for_real(program: &Program) -> Vec<Event> {
 
 #[test]
 fn the_engine_and_the_posix_rule_tell_the_same_story() {
-    isolated("the_engine_and_the_posix_rule_tell_the_same_story", || {
+    let config = ProptestConfig { cases: ProptestConfig::default().cases.max(3000), ..ProptestConfig::default() };
+    let limit = Duration::from_secs(120 + u64::from(config.cases) / 50);
+    isolated_within("the_engine_and_the_posix_rule_tell_the_same_story", limit, || {
         // SAFETY: zero is a value of every field.
         let default: libc::sigaction = unsafe { zeroed() };
-        proptest!(ProptestConfig { cases: ProptestConfig::default().cases.max(3000), ..ProptestConfig::default() }, |(program in program::program())| {
+        proptest!(config, |(program in program::program())| {
             let (engine, model) = (run_for_real(&program), Model::run(&program));
             prop_assert!(program.same_story(&engine, &model), "engine {:?}\n model {:?}", engine, model);
         });

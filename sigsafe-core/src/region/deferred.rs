@@ -34,8 +34,6 @@ impl Backend for DeferredCounter {
 
     #[inline(always)]
     fn enter() {
-        #[cfg(sigsafe_mutant = "mask-per-guard")]
-        return mutant::enter();
         let held = counter();
         put(held, get(held).wrapping_add(1));
         fence();
@@ -43,8 +41,6 @@ impl Backend for DeferredCounter {
 
     #[inline(always)]
     unsafe fn exit() {
-        #[cfg(sigsafe_mutant = "mask-per-guard")]
-        return mutant::exit();
         fence();
         let held = counter();
         put(held, get(held).wrapping_sub(1));
@@ -80,34 +76,4 @@ impl Backend for DeferredCounter {
 #[inline(always)]
 fn counter() -> &'static core::sync::atomic::AtomicU32 {
     if cfg!(sigsafe_mutant = "one-counter") { &record().scoped } else { &record().held }
-}
-
-/// A mask kept per guard, as a stack of saved masks that any drop pops: what the design rules out.
-#[cfg(sigsafe_mutant = "mask-per-guard")]
-mod mutant {
-    use crate::defer::policy;
-    use crate::record::{get, put, record};
-    use crate::sigset::SigSet;
-    use crate::sys::{How, sigprocmask};
-    use core::sync::atomic::{AtomicU64, Ordering};
-
-    static SAVED: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
-
-    pub(super) fn enter() {
-        let depth = get(&record().held);
-        let old = sigprocmask(How::Block, policy::deferrable());
-        SAVED[depth as usize % 64].store(old.bits(), Ordering::Relaxed);
-        put(&record().held, depth + 1);
-    }
-
-    /// Guards are dropped first in, first out here: each restores the mask that it found.
-    pub(super) fn exit() {
-        let depth = get(&record().held).wrapping_sub(1);
-        put(&record().held, depth);
-        let first = SAVED[0].load(Ordering::Relaxed);
-        for index in 0..63 {
-            SAVED[index].store(SAVED[index + 1].load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-        sigprocmask(How::Set, SigSet::from_bits(first));
-    }
 }

@@ -121,6 +121,8 @@ pub fn critical_with<B: Backend, R>(f: impl for<'r> FnOnce(Region<'r>) -> R) -> 
 pub struct MaskGuard<B: Backend = DeferredCounter> {
     backend: PhantomData<B>,
     thread: PhantomData<*const ()>,
+    #[cfg(sigsafe_mutant = "mask-per-guard")]
+    saved: crate::SigSet,
 }
 
 impl<B: Backend> MaskGuard<B> {
@@ -129,7 +131,12 @@ impl<B: Backend> MaskGuard<B> {
     #[allow(clippy::new_without_default, reason = "a default value with an effect on the thread would surprise")]
     pub fn new() -> MaskGuard<B> {
         B::enter();
-        MaskGuard { backend: PhantomData, thread: PhantomData }
+        MaskGuard {
+            backend: PhantomData,
+            thread: PhantomData,
+            #[cfg(sigsafe_mutant = "mask-per-guard")]
+            saved: crate::sys::sigprocmask(crate::sys::How::Block, crate::defer::policy::deferrable()),
+        }
     }
 }
 
@@ -138,5 +145,7 @@ impl<B: Backend> Drop for MaskGuard<B> {
     fn drop(&mut self) {
         // SAFETY: `new` entered once, on this thread since the guard is not Send, and a guard is dropped at most once.
         unsafe { B::exit() }
+        #[cfg(sigsafe_mutant = "mask-per-guard")]
+        crate::sys::sigprocmask(crate::sys::How::Set, self.saved);
     }
 }

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -34,6 +35,17 @@ pub struct Stress {
 /// Runs the command with `arguments` to its end.
 pub fn stress(arguments: &str) -> Ended {
     Stress::start(arguments).finish()
+}
+
+/// Runs the command on one processor. The calling test's thread stays on it: children inherit it.
+pub fn stress_on_one_cpu(arguments: &str) -> Ended {
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread).expect("the allowed processors");
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false)).expect("a processor");
+    let mut one = CpuSet::new();
+    one.set(first).expect("a processor of the set");
+    sched_setaffinity(this_thread, &one).expect("to stay on an allowed processor");
+    stress(arguments)
 }
 
 impl Stress {
