@@ -77,8 +77,8 @@ impl Region<'_> {
 /// assert_eq!(sum, 2);
 /// ```
 ///
-/// Async-signal safety: may be called from a handler. Cost: no system call and at most eight instructions, unless a signal came:
-/// then its capture (one or two deliveries) and one `rt_sigprocmask`.
+/// Async-signal safety: may be called from a handler. Cost: no system call and, in a loop, at most eight instructions, unless a
+/// signal came: then its capture (one or two deliveries) and one `rt_sigprocmask`.
 #[doc(alias = "sigblockall")]
 #[inline]
 pub fn critical<R>(f: impl for<'r> FnOnce(Region<'r>) -> R) -> R {
