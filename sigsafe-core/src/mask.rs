@@ -113,8 +113,11 @@ pub fn set(set: SigSet) -> SigSet {
 
 /// What waits for this thread: blocked by it, or held back by a region.
 ///
-/// Async-signal safety: may be called from a handler. Cost: one system call.
+/// Async-signal safety: may be called from a handler. Cost: two system calls.
 #[doc(alias = "sigpending")]
 pub fn pending() -> SigSet {
-    sys::sigpending().union(record().slots.waiting_signals())
+    let r = record();
+    // Those of a fork's parent are not pending in the child.
+    r.slots.drop_foreign(sys::process_id());
+    sys::sigpending().union(r.slots.waiting_signals())
 }

@@ -4,7 +4,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::defer::policy::{self, FAULTS};
+use crate::defer::policy;
 use crate::defer::slots::{self, Captured};
 use crate::defer::trampoline;
 use crate::handler::table;
@@ -46,7 +46,21 @@ pub(crate) fn flush(r: &ThreadRecord) {
     if !ours.is_empty() && cfg!(not(sigsafe_mutant = "no-flush")) {
         sys::sigprocmask(How::Unblock, ours);
     }
+    if added & SLOT_WAITS != 0 {
+        release_faults(r);
+    }
     put(&r.releasing, releasing);
+}
+
+/// Sent faults come last: they are not blocked, so that each is delivered before the call returns, and by now their handlers find the
+/// thread's own mask.
+fn release_faults(r: &ThreadRecord) {
+    while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !policy::may_block(signal)) {
+        // SAFETY: a kept siginfo is a whole one.
+        if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
+            dispatch(r, signal, &mut kept, SigSet::EMPTY);
+        }
+    }
 }
 
 /// Empties the slots: back into the kernel where that is right, to the handler where not.
@@ -77,22 +91,17 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
             break;
         }
     }
-    // Sent faults are not blocked: each is delivered before the call returns.
-    while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| FAULTS.contains(signal) || signal == Signal::ABRT) {
-        // SAFETY: a kept siginfo is a whole one.
-        if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
-            dispatch(r, signal, &mut kept, ours);
-        }
-    }
     // What the thread has blocked itself since the capture waits in the kernel like any other.
-    while let Some((signal, kept)) = r.slots.take_waiting(|signal| blocked.contains(signal) && !signal.is_real_time()) {
+    while let Some((signal, kept)) =
+        r.slots.take_waiting(|signal| blocked.contains(signal) && policy::may_block(signal) && !signal.is_real_time())
+    {
         // SAFETY: a kept siginfo is a whole one.
         if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
             let _ = r.slots.keep(signal, kept.info());
             break;
         }
     }
-    while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !blocked.contains(signal)) {
+    while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !blocked.contains(signal) && policy::may_block(signal)) {
         // What the kernel refused once it may have room for by now, and a delivery of its own is the better one. Not for SIGCONT,
         // which never goes there, nor for real-time signals, since those behind it may have been let in by a dispatch.
         let again = signal != Signal::CONT && !signal.is_real_time();
@@ -101,7 +110,8 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
             dispatch(r, signal, &mut kept, ours);
         }
     }
-    if r.slots.waiting() {
+    // What is still there is blocked by the thread and refused by the kernel: the next exit tries again.
+    if r.slots.waiting_signals().iter().any(policy::may_block) {
         r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);
     }
 }

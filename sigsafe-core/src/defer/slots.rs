@@ -39,7 +39,7 @@ const TOKEN_CODE: i32 = -0x5167;
 /// | 0 | empty |
 /// | 1 | claimed by somebody who is still copying |
 /// | 2n | full, waiting for the outermost exit; n is its place in the order of capture |
-/// | 2n + 1, n > 0 | full, and a token for it waits in the kernel |
+/// | 2n + 1, n > 0 | full, and the kernel has the rest: a token for a real-time signal; for any other the signal itself, of which this is a copy in case that its siginfo gets lost there, to be given up when the room is needed |
 #[derive(Debug)]
 struct Slot {
     state: AtomicU32,
@@ -50,7 +50,7 @@ struct Slot {
 
 const EMPTY: u32 = 0;
 const CLAIMED: u32 = 1;
-const HAS_TOKEN: u32 = 1;
+const IN_KERNEL: u32 = 1;
 
 /// A token that is about to be queued.
 pub(crate) struct Promise<'s>(&'s Slot);
@@ -58,7 +58,7 @@ pub(crate) struct Promise<'s>(&'s Slot);
 impl Promise<'_> {
     /// The kernel has refused it: the signal waits for an exit again.
     pub(crate) fn revoke(self) {
-        self.0.state.fetch_and(!HAS_TOKEN, Ordering::Relaxed);
+        self.0.state.fetch_and(!IN_KERNEL, Ordering::Relaxed);
     }
 }
 
@@ -130,12 +130,12 @@ impl Slots {
 
     /// Whether a slot waits for the outermost exit.
     pub(crate) fn waiting(&self) -> bool {
-        self.full().any(|(_, state)| state & HAS_TOKEN == 0)
+        self.full().any(|(_, state)| state & IN_KERNEL == 0)
     }
 
     /// The signals that wait for the outermost exit and nowhere else: for those with a token the kernel speaks.
     pub(crate) fn waiting_signals(&self) -> SigSet {
-        self.full().filter(|(_, state)| state & HAS_TOKEN == 0).filter_map(|(slot, _)| Signal::new(slot.signal()).ok()).collect()
+        self.full().filter(|(_, state)| state & IN_KERNEL == 0).filter_map(|(slot, _)| Signal::new(slot.signal()).ok()).collect()
     }
 
     /// How many of this number are kept.
@@ -143,18 +143,37 @@ impl Slots {
         self.full().filter(|(slot, _)| slot.signal() == signal.number()).count()
     }
 
-    fn contains(&self, signal: Signal) -> bool {
-        self.count(signal) > 0
-    }
-
     /// Keeps `info`; `false` when every slot is taken. A legacy signal that is kept already merges with that one, as it would in
     /// the kernel (POSIX leaves the number of deliveries open).
     pub(crate) fn keep(&self, signal: Signal, info: &libc::siginfo_t) -> bool {
-        let process = sys::process_id();
-        self.drop_foreign(process);
-        if !signal.is_real_time() && self.contains(signal) {
+        self.drop_foreign(sys::process_id());
+        if !signal.is_real_time() && self.waiting_signals().contains(signal) {
             return true;
         }
+        self.fill_empty(info, 0) || {
+            // A copy is worth less than a signal.
+            let copy = self.claim(|signal, state| state & IN_KERNEL != 0 && !signal.is_real_time());
+            copy.is_some_and(|(slot, _, _)| {
+                slot.empty();
+                self.fill_empty(info, 0)
+            })
+        }
+    }
+
+    /// Keeps a copy of what has just been given back to the kernel, if there is room.
+    pub(crate) fn keep_copy(&self, signal: Signal, info: &libc::siginfo_t) {
+        self.drop_foreign(sys::process_id());
+        self.take_copy(signal);
+        self.fill_empty(info, IN_KERNEL);
+    }
+
+    /// The copy of a legacy signal that the kernel has delivered by now.
+    pub(crate) fn take_copy(&self, signal: Signal) -> Option<Captured> {
+        let (slot, _, _) = self.claim(|kept, state| kept == signal && state & IN_KERNEL != 0 && !kept.is_real_time())?;
+        Some(slot.empty())
+    }
+
+    fn fill_empty(&self, info: &libc::siginfo_t, in_kernel: u32) -> bool {
         for slot in &self.0 {
             // One instruction: a nested trampoline may have claimed the slot since it was looked at.
             if !slot.change(EMPTY, CLAIMED) {
@@ -162,9 +181,9 @@ impl Slots {
             }
             // SIGNAL: a nested trampoline finds the slot claimed and takes another; an exit below it finds it neither empty nor
             // full and leaves it alone.
-            slot.process.store(process, Ordering::Relaxed);
+            slot.process.store(sys::process_id(), Ordering::Relaxed);
             slot.fill(info);
-            slot.state.store(self.next_state(), Ordering::Relaxed);
+            slot.state.store(self.next_state() | in_kernel, Ordering::Relaxed);
             return true;
         }
         false
@@ -200,10 +219,10 @@ impl Slots {
     pub(crate) fn take_oldest(&self, signal: Signal) -> Option<Captured> {
         self.drop_foreign(sys::process_id());
         let (head, state, _) = self.claim(|kept, _| kept == signal)?;
-        if state & HAS_TOKEN == 0 {
+        if state & IN_KERNEL == 0 {
             // The head has no token of its own, so this one was a later entry's, which waits for an exit from now on.
-            if let Some((later, _)) = self.full().find(|(slot, state)| slot.signal() == signal.number() && state & HAS_TOKEN != 0) {
-                later.state.fetch_and(!HAS_TOKEN, Ordering::Relaxed);
+            if let Some((later, _)) = self.full().find(|(slot, state)| slot.signal() == signal.number() && state & IN_KERNEL != 0) {
+                later.state.fetch_and(!IN_KERNEL, Ordering::Relaxed);
             }
         }
         Some(head.empty())
@@ -216,24 +235,24 @@ impl Slots {
         let (head, state, _) = self.claim(|kept, _| kept == signal)?;
         let captured = head.copy_out();
         head.fill(info);
-        head.state.store(self.next_state() | (state & HAS_TOKEN), Ordering::Relaxed);
+        head.state.store(self.next_state() | (state & IN_KERNEL), Ordering::Relaxed);
         Some(captured)
     }
 
     /// Takes the oldest signal that waits for the outermost exit and of which `wanted` holds.
     pub(crate) fn take_waiting(&self, wanted: impl Fn(Signal) -> bool) -> Option<(Signal, Captured)> {
-        let (slot, _, signal) = self.claim(|signal, state| state & HAS_TOKEN == 0 && wanted(signal))?;
+        let (slot, _, signal) = self.claim(|signal, state| state & IN_KERNEL == 0 && wanted(signal))?;
         Some((signal, slot.empty()))
     }
 
     /// Promises a token to the oldest real-time signal that waits for the outermost exit: to be called before it is queued.
     pub(crate) fn promise_token(&self) -> Option<(Signal, Promise<'_>)> {
         loop {
-            let waiting = self.full().filter(|(_, state)| state & HAS_TOKEN == 0);
+            let waiting = self.full().filter(|(_, state)| state & IN_KERNEL == 0);
             let signals = waiting.filter_map(|(slot, state)| Some((slot, state, Signal::new(slot.signal()).ok()?)));
             let (slot, state, signal) = signals.filter(|(_, _, signal)| signal.is_real_time()).min_by_key(|(_, state, _)| *state)?;
             // Without claiming it in between: a delivery of this number must find the queue as long as it is.
-            if slot.change(state, state | HAS_TOKEN) {
+            if slot.change(state, state | IN_KERNEL) {
                 return Some((signal, Promise(slot)));
             }
         }
@@ -243,7 +262,7 @@ impl Slots {
     pub(crate) fn lost_tokens(&self, signal: Signal) -> bool {
         let of_this_number = self.full().filter(|(slot, _)| slot.signal() == signal.number());
         of_this_number.fold(false, |_, (slot, _)| {
-            slot.state.fetch_and(!HAS_TOKEN, Ordering::Relaxed);
+            slot.state.fetch_and(!IN_KERNEL, Ordering::Relaxed);
             true
         })
     }

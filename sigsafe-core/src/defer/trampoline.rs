@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 
 use crate::defer::flush::{SLOT_WAITS, flush};
 use crate::defer::policy::{self, Arrival, Verdict};
-use crate::defer::slots;
+use crate::defer::slots::{self, Captured};
 use crate::handler::entry::Entry;
 use crate::handler::{Delivery, table};
 use crate::record::{ThreadRecord, fence, get, put, record};
@@ -50,7 +50,9 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
             if signal.is_real_time() {
                 deliver_in_order(r, signal, entry, info, context);
             } else {
-                // SAFETY: info and context are the kernel's.
+                let mut copy = lost_siginfo(r, signal, siginfo);
+                let info = copy.as_mut().map_or(info, Captured::info_mut);
+                // SAFETY: info and context are the kernel's, or the info is a copy of it.
                 unsafe { run(r, signal, entry, info, context) };
             }
             if in_region {
@@ -62,6 +64,18 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
         Verdict::Requeue => capture(r, signal, siginfo, frame_mask, false),
         Verdict::Keep => capture(r, signal, siginfo, frame_mask, true),
     }
+}
+
+/// A legacy signal that we gave back to the kernel while `RLIMIT_SIGPENDING` was exhausted comes without its siginfo (the kernel then
+/// queues the number alone, and delivers zeros): the copy of it.
+fn lost_siginfo(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
+    // SAFETY: SI_USER's siginfo carries the sender's pid and uid.
+    let empty = info.si_code == libc::SI_USER && unsafe { info.si_pid() == 0 && info.si_uid() == 0 };
+    if !empty && get(&r.releasing) == 0 {
+        return None;
+    }
+    // Taken in any case: the delivery that it was kept for is here.
+    r.slots.take_copy(signal).filter(|_| empty)
 }
 
 /// Runs the handler for the oldest of the signals of this number that are kept or have just arrived.
@@ -109,7 +123,9 @@ fn capture(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t, frame_mask:
             requeue();
             held_back = held_back.with(signal);
         }
-    } else if !requeue() {
+    } else if requeue() {
+        r.slots.keep_copy(signal, info);
+    } else {
         waits = r.slots.keep(signal, info);
         if !waits {
             r.overflows.fetch_add(1, Ordering::Relaxed);
