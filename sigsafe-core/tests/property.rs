@@ -198,7 +198,7 @@ fn run_for_real(program: &Program) -> Vec<Event> {
 #[test]
 fn the_engine_and_the_posix_rule_tell_the_same_story() {
     let config = ProptestConfig { cases: ProptestConfig::default().cases.max(3000), ..ProptestConfig::default() };
-    let limit = Duration::from_secs(120 + u64::from(config.cases) / 50);
+    let limit = Duration::from_secs(30 + u64::from(config.cases) / 50);
     isolated_within("the_engine_and_the_posix_rule_tell_the_same_story", limit, || {
         // SAFETY: zero is a value of every field.
         let default: libc::sigaction = unsafe { zeroed() };

@@ -3,10 +3,11 @@
 use std::ptr::null;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{Signal, Waiting};
-use sigsafe_test_harness::isolate::isolated;
+use sigsafe_test_harness::isolate::{isolated, isolated_within};
 
 static WORD: AtomicU32 = AtomicU32::new(1);
 static SLEEPER: AtomicI32 = AtomicI32::new(0);
@@ -41,7 +42,7 @@ fn on_usr1(_: &Delivery<'_>) {
 
 #[test]
 fn a_wake_is_passed_on_before_a_handler_runs() {
-    isolated("a_wake_is_passed_on_before_a_handler_runs", || {
+    isolated_within("a_wake_is_passed_on_before_a_handler_runs", Duration::from_secs(20), || {
         // SAFETY: the handler reads an atomic and yields.
         unsafe { Handler::new(on_usr1).install(Signal::USR1).unwrap() };
         let sleeper = thread::spawn(sleep_on_word);
