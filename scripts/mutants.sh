@@ -16,6 +16,8 @@ declare -A catches=(
   [mask-per-guard]="-p sigsafe-core --test property"
   [one-counter]="-p sigsafe-core --test property"
   [handler-flushes-below]="-p sigsafe-core --test sweep one_signal_at_every_instruction_of_a_flush"
+  [no-table-lock]="-p sigsafe-core --test contention a_handler_stays_in_force_while_others_come_and_go"
+  [mask-of-another]="-p sigsafe-core --test handler a_handler_that_replaces_one_with_a_frame_has_its_own_mask"
   [wake-kept]="-p sigsafe-core --test waiting a_wake_is_passed_on_before_a_handler_runs"
 )
 names=("$@")

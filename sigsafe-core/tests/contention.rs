@@ -116,3 +116,21 @@ fn removal_while_signals_arrive_on_other_threads() {
         assert_eq!(Disposition::of(signal), Disposition::DEFAULT);
     });
 }
+
+/// A late call of another thread must not bring back what an earlier one has replaced: the default action would kill.
+#[test]
+fn a_handler_stays_in_force_while_others_come_and_go() {
+    alone("a_handler_stays_in_force_while_others_come_and_go", || {
+        std::thread::scope(|scope| {
+            for sends in [0, 0, 6, 6] {
+                scope.spawn(move || {
+                    for _ in 0..4000 {
+                        let registration = manage(Handler::new(|_| ()), Signal::USR1);
+                        (0..sends).for_each(|_| send::tgkill(Signal::USR1));
+                        remove_until_done(registration);
+                    }
+                });
+            }
+        });
+    });
+}

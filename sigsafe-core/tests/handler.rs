@@ -283,3 +283,27 @@ fn mask_changes_of_an_immediate_handler_end_with_it() {
         }
     });
 }
+
+fn has_hup_blocked(delivery: &Delivery<'_>) {
+    log::record(delivery);
+    assert!(mask::current().contains(Signal::HUP), "the handler runs with another one's mask");
+}
+
+fn install_over_usr1(_: &Delivery<'_>) {
+    manage(Handler::new(has_hup_blocked).mask(Signal::HUP.into()), Signal::USR1);
+}
+
+/// The kernel has built both frames when the upper one's handler replaces the lower one's.
+#[test]
+fn a_handler_that_replaces_one_with_a_frame_has_its_own_mask() {
+    alone("a_handler_that_replaces_one_with_a_frame_has_its_own_mask", || {
+        log_runs(Signal::USR1);
+        manage(Handler::new(install_over_usr1), Signal::USR2);
+        let both = SigSet::EMPTY.with(Signal::USR1).with(Signal::USR2);
+        mask::block(both);
+        send::tgkill(Signal::USR1);
+        send::tgkill(Signal::USR2);
+        mask::unblock(both);
+        assert_eq!(log::count(), 1);
+    });
+}

@@ -294,3 +294,25 @@ fn the_siginfo_of_a_captured_legacy_signal_survives_a_full_queue() {
         }
     });
 }
+
+/// The copy of a siginfo goes with the delivery that it was kept for.
+#[test]
+fn a_captured_siginfo_is_not_given_to_a_later_signal() {
+    alone("a_captured_siginfo_is_not_given_to_a_later_signal", || {
+        log_runs(Signal::USR1);
+        critical(|_| {
+            send::sigqueue(Signal::USR1, 77);
+            mask::block(Signal::USR1.into());
+        });
+        mask::unblock(Signal::USR1.into());
+        assert_eq!(log::values(), [77]);
+        // As the kernel delivers one whose siginfo it had no room for.
+        // SAFETY: zero is a value of every field.
+        let mut empty: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        empty.si_signo = libc::SIGUSR1;
+        // SAFETY: the kernel reads the siginfo.
+        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), libc::gettid(), libc::SIGUSR1, &raw const empty) };
+        let row = log::take().pop().expect("it was handled");
+        assert_eq!((row.code(), row.value()), (0, 0));
+    });
+}

@@ -265,3 +265,35 @@ fn a_handler_installs_and_removes_handlers() {
         assert_eq!(Disposition::of(Signal::USR2), Disposition::DEFAULT);
     });
 }
+
+#[test]
+fn a_foreign_handler_that_has_gone_does_not_come_back() {
+    alone("a_foreign_handler_that_has_gone_does_not_come_back", || {
+        log_runs(Signal::USR1);
+        let ours = Disposition::of(Signal::USR1);
+        Disposition::plain().install(Signal::USR1);
+        manage(Handler::new(log::record), Signal::USR1).remove().unwrap();
+        // As a library does it that saved what it found.
+        ours.install(Signal::USR1);
+        manage(Handler::new(log::record), Signal::USR1).remove().unwrap();
+        assert_eq!(Disposition::of(Signal::USR1), ours);
+        send::tgkill(Signal::USR1);
+        assert_eq!(log::count(), 1);
+    });
+}
+
+#[test]
+fn a_one_shot_that_has_run_and_been_removed_is_found_again() {
+    alone("a_one_shot_that_has_run_and_been_removed_is_found_again", || {
+        let round = || {
+            let registration = manage(Handler::new(log::record).reset_hand(true), Signal::USR1);
+            send::tgkill(Signal::USR1);
+            registration.remove().unwrap();
+            log::take();
+        };
+        round();
+        let pages = mapped_pages();
+        (0..5000).for_each(|_| round());
+        assert_eq!(mapped_pages(), pages);
+    });
+}

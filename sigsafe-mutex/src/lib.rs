@@ -36,11 +36,11 @@
 //! - **The lock leaves the region that it entered, and no other.** Under an outer region, or while the thread holds another
 //!   lock, it waits *inside* that one, and signals wait with it. It is allowed, and must not be combined with a stop-the-world
 //!   that another thread starts under the lock that is waited for.
-//! - **Between a wake-up and the next try a handler may run**, for as long as it likes; the lock may be free in the meantime.
-//!   A handler that waits there for another *waiter of the same lock* to go on can wait for ever: the one wake-up of the
-//!   release went to the thread that it runs on. Handlers should not wait for other threads' main flow, here as everywhere.
+//! - **Between a wake-up and the next try a handler may run**, for as long as it likes. The one wake-up of the release is not lost
+//!   with it: before the handler runs, another waiter of the lock is woken in this thread's place. (By the trampoline, so for managed
+//!   handlers; one that nobody manages passes it on if it waits for a lock of this crate.)
 //! - **Before the lock is taken nothing is held**, so that a handler that leaves a wait by `longjmp` leaves the lock in
-//!   order. It takes with it at most the wake-up that it interrupted.
+//!   order. The thread is taken for a waiter from then on, which costs others a wake for nothing now and then.
 //!
 //! A release wakes *inside* the region and then leaves it: a handler that runs as the region ends, and never returns, loses
 //! nobody's wake-up.

@@ -170,7 +170,8 @@ impl Slots {
     /// The copy of a legacy signal that the kernel has delivered by now.
     pub(crate) fn take_copy(&self, signal: Signal) -> Option<Captured> {
         let (slot, _, _) = self.claim(|kept, state| kept == signal && state & IN_KERNEL != 0 && !kept.is_real_time())?;
-        Some(slot.empty())
+        let own = slot.process.load(Ordering::Relaxed) == sys::process_id();
+        Some(slot.empty()).filter(|_| own)
     }
 
     fn fill_empty(&self, info: &libc::siginfo_t, in_kernel: u32) -> bool {
@@ -276,9 +277,10 @@ impl Slots {
 
     /// Empties slots that another process, the parent of this fork's child, has filled.
     pub(crate) fn drop_foreign(&self, process: u32) {
-        for (slot, _) in self.full() {
+        for (slot, state) in self.full() {
             if slot.process.load(Ordering::Relaxed) != process {
-                slot.state.store(EMPTY, Ordering::Relaxed);
+                // Fails when a handler in between has emptied the slot, and perhaps filled it for this process.
+                slot.change(state, EMPTY);
             }
         }
     }

@@ -69,17 +69,15 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
 /// A legacy signal that we gave back to the kernel while `RLIMIT_SIGPENDING` was exhausted comes without its siginfo (the kernel then
 /// queues the number alone, and delivers zeros): the copy of it.
 fn lost_siginfo(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
+    // Taken in any case: the delivery that it was kept for is here.
+    let copy = r.slots.take_copy(signal)?;
     // SAFETY: SI_USER's siginfo carries the sender's pid and uid.
     let empty = info.si_code == libc::SI_USER && unsafe { info.si_pid() == 0 && info.si_uid() == 0 };
-    if !empty && get(&r.releasing) == 0 {
-        return None;
-    }
-    // Taken in any case: the delivery that it was kept for is here.
-    r.slots.take_copy(signal).filter(|_| empty)
+    empty.then_some(copy)
 }
 
 /// Runs the handler for the oldest of the signals of this number that are kept or have just arrived.
-fn deliver_in_order(r: &ThreadRecord, signal: Signal, entry: &Entry, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
+fn deliver_in_order(r: &ThreadRecord, signal: Signal, entry: &'static Entry, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
     // SAFETY: the kernel's siginfo lives as long as its frame.
     let arrived = unsafe { &*info };
     let token = slots::is_token(arrived);
@@ -159,7 +157,13 @@ fn hold_back(r: &ThreadRecord, set: SigSet, frame_mask: &mut u64) {
 /// # Safety
 ///
 /// `info` is a live siginfo; `context` is the kernel's of a live delivery, or null.
-pub(crate) unsafe fn run(r: &ThreadRecord, signal: Signal, entry: &Entry, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
+pub(crate) unsafe fn run(
+    r: &ThreadRecord,
+    signal: Signal,
+    entry: &'static Entry,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::ucontext_t,
+) {
     let scoped = get(&r.scoped);
     let held = get(&r.held);
     let full = get(&r.full);
@@ -188,8 +192,7 @@ pub(crate) unsafe fn run(r: &ThreadRecord, signal: Signal, entry: &Entry, info: 
     if entry.one_shot() {
         table::fire(signal, entry);
     }
-    if table::moving(signal) {
-        // The kernel may have come here with another entry's mask.
+    if table::masks_differ(signal) {
         sys::sigprocmask(How::Block, entry.mask().intersection(policy::BLOCKABLE));
     }
     if entry.no_defer() && !entry.mask().contains(signal) && !blocked_below(context, signal) {

@@ -1,6 +1,7 @@
 //! Entries of the handler table, and their memory.
 //!
-//! Runs wherever handlers are installed, in a signal handler too: lock-free, and the memory comes from the system by the page.
+//! Runs wherever handlers are installed, in a signal handler too, under the lock of the signal's table. The memory comes from the
+//! system by the page.
 
 use core::fmt;
 use core::mem::{MaybeUninit, align_of, size_of};
@@ -16,9 +17,9 @@ use crate::sys;
 ///
 /// | state | meaning |
 /// |---|---|
-/// | `NEW` | published; the kernel may not know yet |
-/// | `LIVE` | the kernel has been told |
+/// | `LIVE` | installed, on top or below others |
 /// | `FIRED` | a one-shot that has run: the disposition is the default |
+/// | `SPENT` | the same, given up by its registration; may be used again for an equal one |
 /// | `REMOVED` | only trampolines that are under way may still call it; may be used again for an equal registration |
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -35,9 +36,9 @@ pub(crate) struct Entry {
 // SAFETY: immutable after publication but for an atomic; its pointer is to an entry, which lives for ever.
 unsafe impl Sync for Entry {}
 
-pub(crate) const NEW: u32 = 0;
-pub(crate) const LIVE: u32 = 1;
-pub(crate) const FIRED: u32 = 2;
+pub(crate) const LIVE: u32 = 0;
+pub(crate) const FIRED: u32 = 1;
+pub(crate) const SPENT: u32 = 2;
 pub(crate) const REMOVED: u32 = 3;
 
 /// What a removal restores.
@@ -87,45 +88,50 @@ impl Entry {
         self.state.load(Ordering::Acquire) == state
     }
 
-    pub(crate) fn change(&self, from: u32, to: u32) -> bool {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// Gives back what [`make`] returned and nobody has seen.
-    pub(crate) fn give_back(&self) {
-        self.state.store(REMOVED, Ordering::Release);
+    pub(crate) fn set(&self, state: u32) {
+        self.state.store(state, Ordering::Release);
     }
 }
 
 /// The newest entry of each signal.
 static NEWEST: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(null_mut()) }; 64];
 
-/// An entry in state `NEW`: an equal one that has been removed, or a fresh one. `None` when there is no memory.
-pub(crate) fn make(signal: Signal, spec: &Handler, below: Below, under: Option<&'static Entry>) -> Option<&'static Entry> {
+/// What [`make`] returns.
+pub(crate) struct Made {
+    pub(crate) entry: &'static Entry,
+    /// Whether this signal has had an entry with another mask.
+    pub(crate) masks_differ: bool,
+}
+
+/// A live entry: an equal one that has been removed, or a fresh one. `None` when there is no memory.
+pub(crate) fn make(signal: Signal, spec: &Handler, below: Below, under: Option<&'static Entry>) -> Option<Made> {
     let newest = &NEWEST[signal.number() as usize - 1];
     let same_under = |other: Option<&'static Entry>| other.map(ptr::from_ref) == under.map(ptr::from_ref);
-    let mut next: *const Entry = newest.load(Ordering::Acquire);
+    let mut found = None;
+    let mut masks_differ = false;
+    let older: *const Entry = newest.load(Ordering::Acquire);
+    let mut next = older;
     // SAFETY: entries are published whole and never freed.
     while let Some(entry) = unsafe { next.as_ref() } {
+        masks_differ |= entry.spec.mask != spec.mask;
         let equal = entry.spec.same(spec) && entry.below.same(&below) && same_under(entry.under);
-        // The change of state claims it: of two threads, one gets it.
-        if equal && entry.change(REMOVED, NEW) {
-            return Some(entry);
+        if equal && (entry.is(REMOVED) || entry.is(SPENT)) {
+            found = Some(entry);
         }
         next = entry.older;
     }
-    let place = allocate()?;
-    let mut older = newest.load(Ordering::Acquire);
-    loop {
-        let entry = Entry { spec: *spec, state: AtomicU32::new(NEW), below, under, older };
-        // SAFETY: the place is ours until it is published.
-        unsafe { place.write(entry) };
-        match newest.compare_exchange(older, place, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: written, published and never freed.
-            Ok(_) => return Some(unsafe { &*place }),
-            Err(newer) => older = newer,
-        }
+    if let Some(entry) = found {
+        entry.set(LIVE);
+        return Some(Made { entry, masks_differ });
     }
+    let place = allocate()?;
+    // SAFETY: the place is ours until it is published, and the caller holds the signal's lock, so nobody else publishes.
+    let entry = unsafe {
+        place.write(Entry { spec: *spec, state: AtomicU32::new(LIVE), below, under, older });
+        &*place
+    };
+    newest.store(place, Ordering::Release);
+    Some(Made { entry, masks_differ })
 }
 
 /// Room for one entry, out of pages that are mapped one at a time, handed out from the front and never given back.

@@ -116,16 +116,18 @@ impl Handler {
     }
 
     /// Whether the handler runs at once even in a critical region. Its author vouches that it touches nothing that a region
-    /// protects; meant for profilers that want the interrupted program counter. It may use regions of its own.
+    /// protects; meant for profilers that want the interrupted program counter. It may use regions of its own. Each run in a region costs two
+    /// system calls: what it leaves behind waits, blocked, for the region's end.
     pub const fn immediate(self, on: bool) -> Handler {
         Handler { immediate: on, ..self }
     }
 
     /// Installs the handler for `signal`, over whatever was there. The [`Registration`] puts that back.
     ///
-    /// Async-signal safety: may be called from a handler. Cost: two system calls, more when other threads change
-    /// the same signal's handler; now and then a page of memory. What an installation takes is found again when it has been removed
-    /// and the same is installed over the same, and is otherwise never given back.
+    /// Async-signal safety: may be called from a handler. Cost: five system calls, and a short wait for a thread that is changing the
+    /// same signal's handler; now and then a page of memory. What an installation takes is found again when it has been removed and the same
+    /// is installed over the same, and is otherwise never given back. A signal that has had handlers with different masks costs one
+    /// system call more per delivery from then on.
     ///
     /// # Errors
     ///
@@ -221,7 +223,7 @@ impl Registration {
     ///
     /// The handler may still be running on another thread, or be about to, when this returns; that is so with `sigaction` too.
     ///
-    /// Async-signal safety: may be called from a handler. Cost: two system calls.
+    /// Async-signal safety: may be called from a handler. Cost: five system calls.
     ///
     /// # Errors
     ///

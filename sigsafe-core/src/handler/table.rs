@@ -1,56 +1,49 @@
 //! The table of managed handlers: per signal, the entry on top of a chain, and the kernel's disposition kept in step with it.
 //!
-//! Lock-free, because a handler may install and remove handlers, and because no thread may wait for another that a collector has
-//! stopped.
-//!
-//! The protocol: whoever changes the table, by a new top or by an entry's state, calls [`settle`] afterwards. That computes what the
-//! kernel should have from the table, tells it, and looks again; if the table has changed in between, it starts over. So
-//! whichever thread makes the last call to the kernel makes it with the table's last word. Between a change and the end of its
-//! `settle` the kernel may still have the mask of another entry: [`moving`] says so, and the trampoline then blocks the handler's
-//! mask itself.
+//! Deliveries read it without a lock. Changes of one signal's handler exclude each other by a spin lock: between reading the kernel's
+//! disposition and replacing it nobody else may do so, or a late call brings back what an earlier one has replaced. Whoever
+//! holds the lock has every signal blocked that is no fault, so no handler of this thread can meet it held and no collector can
+//! stop the thread inside; it is held for three system calls.
 
+use core::hint;
 use core::ptr::{self, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::defer::policy::{self, IMMEDIATE};
 use crate::defer::trampoline::trampoline;
 use crate::handler::Handler;
-use crate::handler::entry::{Below, Entry, FIRED, LIVE, NEW, REMOVED, make};
+use crate::handler::entry::{Below, Entry, FIRED, LIVE, REMOVED, SPENT, make};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
-use crate::sys;
+use crate::sys::{self, How};
 
-/// Per signal the top entry, with a count of changes in the upper 16 bits, which no user address has: an entry may be used again,
-/// and a comparison of the address alone would then overlook what happened in between.
 static TOP: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(null_mut()) }; 64];
-static MOVING: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
-const ADDRESS_BITS: u32 = 48;
 
-#[derive(Copy, Clone, PartialEq, Eq)]
-struct Top(*mut Entry);
+/// Per signal the process that changes it, or 0. In the child of a fork its parent's number, if another thread was at it: that
+/// thread is not there, and its lock is free for the taking.
+static LOCK: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
 
-impl Top {
-    fn of(signal: Signal) -> Top {
-        Top(TOP[signal.number() as usize - 1].load(Ordering::Acquire))
-    }
+/// Signals that have had handlers with different masks: the kernel may have built a frame with the mask of one, and the trampoline
+/// then finds another. It blocks the handler's mask itself.
+static MASKS_DIFFER: AtomicU64 = AtomicU64::new(0);
 
-    fn entry(self) -> Option<&'static Entry> {
-        // SAFETY: entries are published whole (release) and never freed.
-        unsafe { self.0.map_addr(|address| address & ((1 << ADDRESS_BITS) - 1)).as_ref() }
-    }
+fn place(signal: Signal) -> usize {
+    signal.number() as usize - 1
+}
 
-    /// Makes `entry` the top, if nothing has changed since `self` was read.
-    fn replace(self, signal: Signal, entry: &'static Entry) -> bool {
-        let changes = (self.0.addr() >> ADDRESS_BITS).wrapping_add(1);
-        let tagged = ptr::from_ref(entry).cast_mut().map_addr(|address| address | changes << ADDRESS_BITS);
-        TOP[signal.number() as usize - 1].compare_exchange(self.0, tagged, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
+fn top(signal: Signal) -> Option<&'static Entry> {
+    // SAFETY: entries are published whole (release) and never freed.
+    unsafe { TOP[place(signal)].load(Ordering::Acquire).as_ref() }
+}
+
+fn set_top(signal: Signal, entry: &'static Entry) {
+    TOP[place(signal)].store(ptr::from_ref(entry).cast_mut(), Ordering::Release);
 }
 
 /// The entry whose handler a delivery of `signal` goes to.
 #[inline]
 pub(crate) fn current(signal: Signal) -> Option<&'static Entry> {
-    let top = Top::of(signal).entry()?;
+    let top = top(signal)?;
     if !top.is(REMOVED) {
         return Some(top);
     }
@@ -63,18 +56,32 @@ pub(crate) fn current(signal: Signal) -> Option<&'static Entry> {
     live.or(Some(top))
 }
 
-/// Whether a change of this signal's handler is not finished.
+/// Whether the frame of a delivery may have been built with another handler's mask.
 #[inline]
-pub(crate) fn moving(signal: Signal) -> bool {
-    MOVING[signal.number() as usize - 1].load(Ordering::Acquire) != 0
+pub(crate) fn masks_differ(signal: Signal) -> bool {
+    cfg!(not(sigsafe_mutant = "mask-of-another")) && MASKS_DIFFER.load(Ordering::Acquire) & SigSet::from(signal).bits() != 0
 }
 
-/// Runs a change of the table.
-fn change<R>(signal: Signal, body: impl FnOnce() -> R) -> R {
-    let moving = &MOVING[signal.number() as usize - 1];
-    moving.fetch_add(1, Ordering::AcqRel);
-    let result = body();
-    moving.fetch_sub(1, Ordering::AcqRel);
+/// Runs a change of this signal's handler alone.
+fn locked<R>(signal: Signal, change: impl FnOnce() -> R) -> R {
+    let before = sys::sigprocmask(How::Block, policy::BLOCKABLE.difference(policy::FAULTS));
+    let lock = &LOCK[place(signal)];
+    if cfg!(sigsafe_mutant = "no-table-lock") {
+        let result = change();
+        sys::sigprocmask(How::Set, before);
+        return result;
+    }
+    let process = sys::process_id();
+    // A wait in a handler, but for a thread that no signal can stop and that is three system calls from its end.
+    while let Err(holder) = lock.compare_exchange(0, process, Ordering::Acquire, Ordering::Relaxed) {
+        if holder != process && lock.compare_exchange(holder, process, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            break;
+        }
+        hint::spin_loop();
+    }
+    let result = change();
+    lock.store(0, Ordering::Release);
+    sys::sigprocmask(How::Set, before);
     result
 }
 
@@ -83,13 +90,9 @@ impl Entry {
     fn effective(&'static self) -> Below {
         let mut entry = self;
         loop {
-            if entry.is(FIRED) {
-                return Below::default_action();
-            }
-            if !entry.is(REMOVED) {
-                return Below::Managed(entry);
-            }
             match entry.below {
+                _ if entry.is(LIVE) => return Below::Managed(entry),
+                _ if !entry.is(REMOVED) => return Below::default_action(),
                 Below::Managed(below) => entry = below,
                 foreign @ Below::Foreign(_) => return foreign,
             }
@@ -120,103 +123,74 @@ pub(crate) fn installed(signal: Signal) -> bool {
 
 /// Puts a handler on top.
 pub(crate) fn push(signal: Signal, spec: Handler) -> Result<&'static Entry, PushError> {
-    loop {
-        let top = Top::of(signal);
-        let effective = top.entry().map(Entry::effective);
-        if matches!(effective, Some(Below::Managed(entry)) if entry.is(NEW)) {
-            // Another thread has published and may not have told the kernel: then what the kernel says below would not be what is
-            // there.
-            settle(signal);
-        }
+    locked(signal, || {
         let action = kernel(signal).ok_or(PushError::Refused)?;
-        let below = match effective {
-            Some(effective) if is_ours(&action) => effective,
-            _ => Below::Foreign(action),
+        // Where the kernel calls us, what is there is what a delivery would find, whatever else the chain remembers.
+        let (below, under) = match current(signal) {
+            Some(entry) if is_ours(&action) => (Below::Managed(entry), None),
+            entry => (Below::Foreign(action), entry.filter(|entry| entry.is(LIVE))),
         };
-        let under = match below {
-            Below::Managed(_) => None,
-            Below::Foreign(_) => current(signal).filter(|entry| entry.is(LIVE)),
-        };
-        let entry = make(signal, &spec, below, under).ok_or(PushError::NoMemory)?;
-        let pushed = change(signal, || {
-            let pushed = top.replace(signal, entry);
-            if pushed {
-                settle(signal);
-            } else {
-                entry.give_back();
-            }
-            pushed
-        });
-        if pushed {
-            return Ok(entry);
+        let made = make(signal, &spec, below, under).ok_or(PushError::NoMemory)?;
+        if made.masks_differ {
+            MASKS_DIFFER.fetch_or(SigSet::from(signal).bits(), Ordering::AcqRel);
         }
-    }
+        set_top(signal, made.entry);
+        tell_kernel(signal, Below::Managed(made.entry));
+        Ok(made.entry)
+    })
 }
 
 /// Takes a handler away and restores what was below. `false` when it is not the current one, or somebody else's `sigaction` has
 /// replaced it.
 pub(crate) fn remove(signal: Signal, entry: &'static Entry) -> bool {
-    loop {
+    locked(signal, || {
         if entry.is(FIRED) {
+            entry.set(SPENT);
             return true;
         }
-        let top = Top::of(signal);
         if !current(signal).is_some_and(|current| ptr::eq(current, entry)) || !installed(signal) {
             return false;
         }
-        let removed = change(signal, || {
-            // Removed entries above it, if any, are forgotten.
-            if !top.replace(signal, entry) {
-                return false;
-            }
-            let removed = entry.change(LIVE, REMOVED) || entry.change(NEW, REMOVED);
-            settle(signal);
-            removed
-        });
-        if removed {
-            return true;
-        }
-    }
+        entry.set(REMOVED);
+        let below = entry.effective();
+        // Where nothing of ours is below, the entry stays on top: a trampoline that another thread has entered still finds its
+        // handler.
+        set_top(signal, if let Below::Managed(below) = below { below } else { entry });
+        tell_kernel(signal, below);
+        true
+    })
 }
 
 /// A one-shot entry is about to run: from now on the disposition is the default, as `SA_RESETHAND` has it.
 ///
 /// Two threads may both get here, or one may come back because somebody saved and restored our disposition: each runs the handler,
 /// and the disposition becomes the default each time.
-pub(crate) fn fire(signal: Signal, entry: &Entry) {
-    change(signal, || {
-        let _ = entry.change(LIVE, FIRED) || entry.change(NEW, FIRED);
-        if installed(signal) {
-            settle(signal);
+pub(crate) fn fire(signal: Signal, entry: &'static Entry) {
+    locked(signal, || {
+        if entry.is(LIVE) {
+            entry.set(FIRED);
+        }
+        if current(signal).is_some_and(|current| ptr::eq(current, entry)) && installed(signal) {
+            tell_kernel(signal, Below::default_action());
         }
     });
 }
 
-/// Brings the kernel in step with the table.
-fn settle(signal: Signal) {
+/// Under the lock: makes the kernel have what the table says.
+fn tell_kernel(signal: Signal, effective: Below) {
     let bit = SigSet::from(signal).bits();
-    loop {
-        let top = Top::of(signal);
-        let Some(effective) = top.entry().map(Entry::effective) else { return };
-        if matches!(effective, Below::Managed(entry) if entry.immediate()) {
-            IMMEDIATE.fetch_or(bit, Ordering::Relaxed);
-        } else {
-            IMMEDIATE.fetch_and(!bit, Ordering::Relaxed);
-        }
-        let action = match effective {
-            Below::Managed(entry) => kernel_action(signal, &entry.spec),
-            Below::Foreign(action) => action,
-        };
-        // SAFETY: the trampoline is made for any instruction, and the handler's author vouched for it in `install`; a foreign
-        // disposition was there before, and whoever installed it vouched for it.
-        unsafe { sys::sigaction(signal.number(), Some(&action)) };
-        if let Below::Managed(entry) = effective {
-            entry.change(NEW, LIVE);
-        }
-        if Top::of(signal) == top && top.entry().is_some_and(|entry| entry.effective().same(&effective)) {
-            return;
-        }
+    let action = match effective {
+        Below::Managed(entry) => kernel_action(signal, &entry.spec),
+        Below::Foreign(action) => action,
+    };
+    if matches!(effective, Below::Managed(entry) if entry.immediate()) {
+        IMMEDIATE.fetch_or(bit, Ordering::Relaxed);
+    } else {
+        IMMEDIATE.fetch_and(!bit, Ordering::Relaxed);
     }
+    // SAFETY: the trampoline is made for any instruction, and the handler's author vouched for it in `install`; a foreign
+    // disposition was there before, and whoever installed it vouched for it.
+    unsafe { sys::sigaction(signal.number(), Some(&action)) };
 }
 
 /// `SA_NODEFER` and `SA_RESETHAND` never reach the kernel: a requeued signal would re-enter its own trampoline without end, or
