@@ -316,3 +316,25 @@ fn a_captured_siginfo_is_not_given_to_a_later_signal() {
         assert_eq!((row.code(), row.value()), (0, 0));
     });
 }
+
+#[test]
+fn the_siginfo_of_a_legacy_signal_captured_twice_survives_a_full_queue() {
+    alone("the_siginfo_of_a_legacy_signal_captured_twice_survives_a_full_queue", || {
+        log_runs(Signal::ALRM);
+        let timer = Timer::new(Signal::ALRM, 42);
+        exhaust_pending();
+        critical(|_| {
+            timer.fire();
+            send::wait_for_arrival(Signal::ALRM);
+            mask::block(Signal::ALRM.into());
+        });
+        assert_eq!(log::count(), 0);
+        critical(|_| {
+            // Behind the library's back, so that it is captured here again.
+            raw_mask(libc::SIG_UNBLOCK, Signal::ALRM.into());
+            assert_eq!(log::count(), 0);
+        });
+        let rows = log::take();
+        assert_eq!((rows.len(), rows[0].code(), rows[0].value()), (1, libc::SI_TIMER, 42));
+    });
+}

@@ -61,7 +61,11 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
                 hold_back(r, policy::deferrable(), frame_mask);
             }
         }
-        Verdict::Requeue => capture(r, signal, siginfo, frame_mask, false),
+        Verdict::Requeue => {
+            // Captured a second time: the thread had it blocked since, and somebody has unblocked it in a region.
+            let copy = lost_siginfo(r, signal, siginfo);
+            capture(r, signal, copy.as_ref().map_or(siginfo, Captured::info), frame_mask, false);
+        }
         Verdict::Keep => capture(r, signal, siginfo, frame_mask, true),
     }
 }
