@@ -15,7 +15,7 @@ mod sys;
 mod waiting;
 
 pub use fatal::fatal;
-pub use query::{deferrals, handler_depth, in_handler, in_region, region_depth, thread_id};
+pub use query::{deferrals, handler_depth, in_handler, in_region, overflows, region_depth, thread_id};
 pub use region::{Backend, DeferredCounter, FullSyscall, MaskGuard, Region, critical, critical_with};
 pub use signal::{InvalidSignal, Signal};
 pub use sigset::SigSet;

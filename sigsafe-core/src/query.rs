@@ -44,6 +44,14 @@ pub fn deferrals() -> u64 {
     record().deferrals.load(Ordering::Relaxed)
 }
 
+/// How many signals on this thread had to be kept when every slot was taken, since the thread started: they went back to the kernel,
+/// where real-time signals may lose their order and a sent fault is blocked until the region ends.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+pub fn overflows() -> u64 {
+    record().overflows.load(Ordering::Relaxed)
+}
+
 /// The kernel's id of this thread, asked for once. In the child of a fork it stays the parent's on purpose: locks that were held
 /// over the fork carry it.
 #[doc(hidden)]

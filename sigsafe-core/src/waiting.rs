@@ -44,6 +44,7 @@ impl Drop for Waiting {
 pub(crate) fn pass_on(r: &ThreadRecord) -> usize {
     let waiting = r.waiting.load(Ordering::Relaxed);
     if waiting != 0 && cfg!(not(sigsafe_mutant = "wake-kept")) {
+        // SIGNAL: a handler between the wake and the store wakes one more, for nothing, and puts back what it has found.
         sys::futex_wake_one(waiting);
         r.waiting.store(0, Ordering::Relaxed);
     }

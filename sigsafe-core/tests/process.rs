@@ -4,7 +4,7 @@
 mod support;
 
 use sigsafe_core::handler::{Delivery, Handler};
-use sigsafe_core::{FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, in_region, mask};
+use sigsafe_core::{FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, in_region, mask, overflows};
 use support::send::Timer;
 use support::{
     Form, RT, alone, alone_until_death, exhaust_pending, expect_success, fault, fork_child, kernel_mask, log, log_runs, manage, raw_mask,
@@ -40,11 +40,12 @@ fn more_sent_faults_than_there_are_slots_are_all_handled() {
     alone("more_sent_faults_than_there_are_slots_are_all_handled", || {
         SENT_FAULTS.into_iter().for_each(|signal| _ = log_runs(signal));
         for form in Form::ALL {
-            let before = kernel_mask();
+            let (before, without_a_slot) = (kernel_mask(), overflows());
             form.run(|| {
                 SENT_FAULTS.into_iter().for_each(send::tgkill);
                 assert_eq!(log::count(), 0, "{form:?}");
             });
+            assert_eq!(overflows() - without_a_slot, 3, "{form:?}");
             let handled: SigSet = log::take().iter().map(|row| Signal::new(row.signal).unwrap()).collect();
             assert_eq!(handled, SENT_FAULTS.into_iter().collect(), "{form:?}");
             assert_eq!(kernel_mask(), before, "{form:?}");
