@@ -9,7 +9,7 @@ pub mod mask;
 mod query;
 mod record;
 pub mod region;
-mod signal;
+pub mod signal;
 mod sigset;
 mod sys;
 mod waiting;

@@ -8,7 +8,7 @@ use core::iter::FusedIterator;
 use core::ops::{BitAnd, BitOr, Not, Sub};
 use core::str::FromStr;
 
-use crate::signal::{InvalidSignal, Signal};
+use crate::signal::{Flags, InvalidSignal, Signal};
 
 /// A set of signals.
 ///
@@ -37,6 +37,27 @@ impl SigSet {
     /// All 64 signals.
     #[doc(alias = "sigfillset")]
     pub const FULL: SigSet = SigSet(u64::MAX);
+
+    /// What a runtime keeps unblocked on every thread of its own: SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGPROF, SIGCHLD, SIGSYS
+    /// and, where it exists, SIGSTKFLT.
+    pub const ESSENTIAL: SigSet = SigSet::with_flag(Flags::UNBLOCK);
+    /// What the running instruction raises. Blocked at that moment, it kills the process.
+    pub const SYNCHRONOUS: SigSet = SigSet::with_flag(Flags::SYNCHRONOUS);
+    /// The thread library's own, 32 and 33 with glibc: to be neither caught nor blocked.
+    pub const RESERVED: SigSet = SigSet::with_flag(Flags::RESERVED);
+
+    /// The signals of this platform's table that have the flag.
+    const fn with_flag(flag: Flags) -> SigSet {
+        let mut set = SigSet::EMPTY;
+        let mut number = 1;
+        while let Ok(signal) = Signal::new(number) {
+            if signal.flags().contains(flag) {
+                set = set.with(signal);
+            }
+            number += 1;
+        }
+        set
+    }
 
     /// The set with the kernel's bits: signal N is bit N - 1.
     pub const fn from_bits(bits: u64) -> SigSet {
@@ -244,6 +265,21 @@ mod tests {
             assert_eq!(SigSet::FULL - only, !only);
             assert!(only.is_subset(SigSet::FULL) && !SigSet::FULL.is_subset(only));
         }
+    }
+
+    #[test]
+    fn the_sets_of_the_table_are_apart_where_they_must_be() {
+        assert!(SigSet::RESERVED.intersection(SigSet::ESSENTIAL.union(SigSet::SYNCHRONOUS)).is_empty());
+        let essential = [Signal::SEGV, Signal::BUS, Signal::FPE, Signal::ILL, Signal::TRAP, Signal::PROF, Signal::CHLD, Signal::SYS];
+        let mut expected: SigSet = essential.into_iter().collect();
+        if let Ok(stack_fault) = "SIGSTKFLT".parse() {
+            expected = expected.with(stack_fault);
+        }
+        assert_eq!(SigSet::ESSENTIAL, expected);
+        for signal in [Signal::PROF, Signal::CHLD] {
+            assert!(!SigSet::SYNCHRONOUS.contains(signal));
+        }
+        assert!(SigSet::SYNCHRONOUS.contains(Signal::SEGV) && !SigSet::SYNCHRONOUS.contains(Signal::ABRT));
     }
 
     #[test]

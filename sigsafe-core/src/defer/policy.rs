@@ -3,18 +3,17 @@
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::signal::{FIRST_REAL_TIME, Signal};
+use crate::signal::Signal;
 use crate::sigset::SigSet;
 
 /// Raised by the instruction that is running. Blocked, a real one kills the process (signal(7)), so they are never blocked here.
-pub(crate) const FAULTS: SigSet =
-    SigSet::EMPTY.with(Signal::SEGV).with(Signal::BUS).with(Signal::FPE).with(Signal::ILL).with(Signal::TRAP).with(Signal::SYS);
+pub(crate) const FAULTS: SigSet = SigSet::SYNCHRONOUS;
 
 /// Nobody can catch or block these; POSIX has mask operations ignore them silently.
 pub(crate) const UNBLOCKABLE: SigSet = SigSet::EMPTY.with(Signal::KILL).with(Signal::STOP);
 
-/// libc's own: from 32 to where its `SIGRTMIN` starts. Blocked, they stall `setuid` in other threads and cancellation.
-pub(crate) const RESERVED: SigSet = SigSet::from_bits((1 << (FIRST_REAL_TIME - 1)) - (1 << 31));
+/// libc's own. Blocked, they stall `setuid` in other threads and cancellation.
+pub(crate) const RESERVED: SigSet = SigSet::RESERVED;
 
 /// What a mask may contain.
 pub(crate) const BLOCKABLE: SigSet = UNBLOCKABLE.union(RESERVED).complement();
