@@ -1,5 +1,7 @@
 //! The end of a process whose state is not to be trusted, from any context.
 
+use crate::crash;
+use crate::signal::Signal;
 use crate::sys;
 
 /// Writes `sigsafe: `, the parts and a newline to standard error, and ends the process by SIGABRT with the default action, whatever
@@ -18,5 +20,5 @@ pub fn fatal(parts: &[&str]) -> ! {
     line[length] = b'\n';
     // One write, so that messages of two threads do not mix.
     sys::write_to_stderr(&line[..=length]);
-    sys::die()
+    crash(Signal::ABRT)
 }

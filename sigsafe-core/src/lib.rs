@@ -2,6 +2,12 @@
 #![no_std]
 #![warn(missing_docs)]
 
+#[cfg(feature = "std")]
+extern crate std;
+
+#[cfg(feature = "std")]
+pub mod command;
+mod crash;
 mod defer;
 mod fatal;
 pub mod handler;
@@ -12,8 +18,10 @@ pub mod region;
 pub mod signal;
 mod sigset;
 mod sys;
+pub mod thread;
 mod waiting;
 
+pub use crash::crash;
 pub use fatal::fatal;
 pub use query::{deferrals, handler_depth, in_handler, in_region, overflows, region_depth, thread_id};
 pub use region::{Backend, DeferredCounter, FullSyscall, MaskGuard, Region, critical, critical_with};

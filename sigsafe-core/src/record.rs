@@ -31,6 +31,7 @@ pub(crate) const RECORD_BYTES: usize = 256;
 /// | `deferrals` | handler runs that a region had held back |
 /// | `waiting` | address of the futex word that the thread waits for, outside any region of its own, or 0 |
 /// | `overflows` | captures for which no slot was left |
+/// | `attached` | non-zero while this thread, a foreign one, is attached |
 /// | `slots` | captured signals that must not wait in the kernel |
 ///
 /// In a region = `scoped`, `held` or `full` is non-zero. There are two counters besides `full` because a closure stores back the
@@ -49,6 +50,7 @@ pub(crate) struct ThreadRecord {
     pub(crate) deferrals: AtomicU64,
     pub(crate) waiting: AtomicUsize,
     pub(crate) overflows: AtomicU64,
+    pub(crate) attached: AtomicU32,
     pub(crate) slots: Slots,
 }
 

@@ -10,6 +10,7 @@ pub mod fault;
 pub mod landing;
 pub mod log;
 pub mod send;
+pub mod stack;
 
 pub use alone::{alone, alone_until_death};
 

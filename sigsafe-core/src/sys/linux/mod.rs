@@ -106,28 +106,6 @@ pub(crate) fn write_to_stderr(bytes: &[u8]) {
     }
 }
 
-/// Ends the process by SIGABRT with the default action, whatever its mask and disposition are.
-pub(crate) fn die() -> ! {
-    // The kernel's struct sigaction: handler, flags, restorer, mask. All zero is SIG_DFL.
-    let default = [0u64; 4];
-    // SAFETY: the kernel reads 32 bytes at `default`; no handler is named, so there is none whose safety matters.
-    unsafe {
-        syscall4(libc::SYS_rt_sigaction, libc::SIGABRT as usize, default.as_ptr().addr(), 0, SIGSET_BYTES);
-    }
-    // SAFETY: the call takes no pointer.
-    unsafe {
-        syscall4(libc::SYS_tgkill, process_id() as usize, kernel_thread_id() as usize, libc::SIGABRT as usize, 0);
-    }
-    sigprocmask(How::Unblock, SigSet::FULL);
-    loop {
-        // Reached only when another thread installed a handler for SIGABRT in between and it returned.
-        // SAFETY: the call takes no pointer and does not return.
-        unsafe {
-            syscall4(libc::SYS_exit_group, 127, 0, 0, 0);
-        }
-    }
-}
-
 /// The calling thread's `errno`.
 pub(crate) fn errno() -> c_int {
     // SAFETY: libc's errno is initial-exec TLS: its address is valid for the life of the thread and needs no set-up.
