@@ -49,7 +49,7 @@ pub fn deferrals() -> u64 {
 ///
 /// Async-signal safety: may be called from a handler. Cost: no system call.
 pub fn overflows() -> u64 {
-    record().overflows.load(Ordering::Relaxed)
+    get(&record().overflows).into()
 }
 
 /// The kernel's id of this thread, asked for once. In the child of a fork it stays the parent's on purpose: locks that were held

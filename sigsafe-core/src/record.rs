@@ -15,6 +15,11 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_f
 use crate::defer::slots::Slots;
 use crate::sys;
 
+/// Of `phase`.
+pub(crate) const RELEASING: u32 = 1;
+/// Of `phase`.
+pub(crate) const ADMITTING: u32 = 2;
+
 /// The size that the assembler reserves. Other crates hang their own state off pointers, so the record stays small.
 pub(crate) const RECORD_BYTES: usize = 256;
 
@@ -26,10 +31,11 @@ pub(crate) const RECORD_BYTES: usize = 256;
 /// | `held` | live deferring guards |
 /// | `full` | live full-mask regions, closures and guards alike |
 /// | `handlers` | depth of managed handlers |
-/// | `releasing` | non-zero while an outermost exit lets signals in: whatever is delivered then was held back |
+/// | `phase` | bits: [`RELEASING`], an outermost exit lets signals in, so that whatever is delivered was held back; [`ADMITTING`], a temporary mask is in force, so that whatever is delivered is to run even in a region |
 /// | `thread_id` | the kernel's thread id, 0 until asked for; kept over fork on purpose |
 /// | `deferrals` | handler runs that a region had held back |
 /// | `waiting` | address of the futex word that the thread waits for, outside any region of its own, or 0 |
+/// | `captured_at` | the number of the signal that a region captured last, in the upper byte, and the program counter that it interrupted; 0 when there is none |
 /// | `overflows` | captures for which no slot was left |
 /// | `attached` | non-zero while this thread, a foreign one, is attached |
 /// | `slots` | captured signals that must not wait in the kernel |
@@ -45,11 +51,12 @@ pub(crate) struct ThreadRecord {
     pub(crate) held: AtomicU32,
     pub(crate) full: AtomicU32,
     pub(crate) handlers: AtomicU32,
-    pub(crate) releasing: AtomicU32,
+    pub(crate) phase: AtomicU32,
     pub(crate) thread_id: AtomicU32,
     pub(crate) deferrals: AtomicU64,
     pub(crate) waiting: AtomicUsize,
-    pub(crate) overflows: AtomicU64,
+    pub(crate) captured_at: AtomicU64,
+    pub(crate) overflows: AtomicU32,
     pub(crate) attached: AtomicU32,
     pub(crate) slots: Slots,
 }

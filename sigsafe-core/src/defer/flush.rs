@@ -8,7 +8,7 @@ use crate::defer::policy;
 use crate::defer::slots::{self, Captured};
 use crate::defer::trampoline;
 use crate::handler::table;
-use crate::record::{ThreadRecord, get, put, record};
+use crate::record::{RELEASING, ThreadRecord, get, put, record};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
@@ -28,8 +28,8 @@ pub(crate) fn flush_if_outermost() {
 
 /// Unblocks what we blocked and releases the slots. The kernel delivers what waits before the unblocking call returns.
 pub(crate) fn flush(r: &ThreadRecord) {
-    let releasing = get(&r.releasing);
-    put(&r.releasing, 1);
+    let phase = get(&r.phase);
+    put(&r.phase, RELEASING);
     // SIGNAL: from the exit's store of the counter up to here `added` still says that we hold signals blocked. A handler that runs
     // now (immediate, or a fault) has it set aside by its trampoline, so its own exits do not flush for this one.
     let added = r.added.swap(0, Ordering::Relaxed);
@@ -49,7 +49,9 @@ pub(crate) fn flush(r: &ThreadRecord) {
     if added & SLOT_WAITS != 0 {
         release_faults(r);
     }
-    put(&r.releasing, releasing);
+    // What was captured and is blocked by the thread itself comes with a context of its own.
+    r.captured_at.store(0, Ordering::Relaxed);
+    put(&r.phase, phase);
 }
 
 /// Sent faults come last: they are not blocked, so that each is delivered before the call returns, and by now their handlers find the
@@ -58,7 +60,7 @@ fn release_faults(r: &ThreadRecord) {
     while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !policy::may_block(signal)) {
         // SAFETY: a kept siginfo is a whole one.
         if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
-            dispatch(r, signal, &mut kept, SigSet::EMPTY);
+            dispatch(r, signal, &mut kept, blocked_now());
         }
     }
 }
@@ -67,7 +69,7 @@ fn release_faults(r: &ThreadRecord) {
 #[cold]
 fn release_slots(r: &ThreadRecord, ours: SigSet) {
     r.slots.drop_foreign(sys::process_id());
-    let blocked = sys::sigprocmask(How::Block, SigSet::EMPTY).difference(ours);
+    let blocked = blocked_now().difference(ours);
     // SIGNAL: an immediate handler that lands between two of these steps may end a region of its own and release slots itself. So
     // each step claims the slot that it takes.
     //
@@ -84,13 +86,7 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
         }
     }
     // Everything deferrable is still blocked by us, so the tokens stand behind what waits there already.
-    while let Some((signal, promise)) = r.slots.promise_token() {
-        // SAFETY: the token is a whole siginfo on this stack.
-        if !unsafe { sys::queue_to_self(signal.number(), slots::token(signal).info()) } {
-            promise.revoke();
-            break;
-        }
-    }
+    send_tokens(r);
     // What the thread has blocked itself since the capture waits in the kernel like any other.
     while let Some((signal, kept)) =
         r.slots.take_waiting(|signal| blocked.contains(signal) && policy::may_block(signal) && !signal.is_real_time())
@@ -107,7 +103,7 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
         let again = signal != Signal::CONT && !signal.is_real_time();
         // SAFETY: a kept siginfo is a whole one.
         if !again || !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
-            dispatch(r, signal, &mut kept, ours);
+            dispatch(r, signal, &mut kept, blocked);
         }
     }
     // What is still there is blocked by the thread and refused by the kernel: the next exit tries again.
@@ -116,19 +112,55 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
     }
 }
 
-/// Calls the handler without a delivery of the kernel's: with the mask that one would have set, on the current stack, and with no
-/// machine context to give.
-fn dispatch(r: &ThreadRecord, signal: Signal, kept: &mut Captured, ours: SigSet) {
+/// For each kept real-time signal, its token. The kernel has them blocked.
+fn send_tokens(r: &ThreadRecord) {
+    while let Some((signal, promise)) = r.slots.promise_token() {
+        // SAFETY: the token is a whole siginfo on this stack.
+        if !unsafe { sys::queue_to_self(signal.number(), slots::token(signal).info()) } {
+            promise.revoke();
+            break;
+        }
+    }
+}
+
+/// A temporary mask is about to be put in force, in a region: what waits in slots and is not in `mask` is to wait in the kernel with
+/// the rest, or is handled here. Whether a handler has run.
+///
+/// Everything deferrable is blocked by the caller, and the record announces the mask.
+pub(crate) fn release_for(r: &ThreadRecord, mask: SigSet) -> bool {
+    r.slots.drop_foreign(sys::process_id());
+    send_tokens(r);
+    let mut ran = false;
+    // A fault that somebody sent is not blocked, so it is delivered before the call returns; SIGCONT would discard stops.
+    while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !mask.contains(signal)) {
+        let in_kernel = signal != Signal::CONT
+            // SAFETY: a kept siginfo is a whole one.
+            && unsafe { sys::queue_to_self(signal.number(), kept.info()) };
+        if !in_kernel {
+            dispatch(r, signal, &mut kept, mask);
+        }
+        ran |= !in_kernel || !policy::may_block(signal);
+    }
+    ran
+}
+
+/// The kernel's mask.
+fn blocked_now() -> SigSet {
+    sys::sigprocmask(How::Block, SigSet::EMPTY)
+}
+
+/// Calls the handler without a delivery of the kernel's: with the mask that one would have set on top of `mask`, on the current stack,
+/// and with no machine context to give.
+fn dispatch(r: &ThreadRecord, signal: Signal, kept: &mut Captured, mask: SigSet) {
     let Some(entry) = table::current(signal).filter(|_| table::installed(signal)) else {
         // Its handler has been removed since: the signal meets what is there now.
         // SAFETY: a kept siginfo is a whole one.
         unsafe { sys::queue_to_self(signal.number(), kept.info()) };
         return;
     };
-    let blocked = sys::sigprocmask(How::Block, SigSet::EMPTY);
-    let during = entry.mask().with(signal).intersection(policy::BLOCKABLE).union(blocked.difference(ours));
+    let during = entry.mask().with(signal).intersection(policy::BLOCKABLE).union(mask);
     // What else waits is let in here, as it would be around a delivery; this signal's number is not.
-    sys::sigprocmask(How::Set, during);
+    let blocked = sys::sigprocmask(How::Set, during);
     // SAFETY: the siginfo is whole and lives over the call; there is no context.
     unsafe { trampoline::run(r, signal, entry, kept.info_mut(), core::ptr::null_mut()) };
     // Back to what it was, blocked by us included: the caller unblocks that last.

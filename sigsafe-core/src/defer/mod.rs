@@ -10,12 +10,14 @@
 //!  trampoline                  └ capture: requeue, added |= D, frame.mask |= D ┘                       └ handler ┘
 //! ```
 //!
-//! [`policy`] decides, [`slots`] keeps what must not wait in the kernel, [`trampoline`] receives, [`flush`] lets in.
+//! [`policy`] decides, [`slots`] keeps what must not wait in the kernel, [`trampoline`] receives, [`order`] finds out what a delivery
+//! really brings, [`flush`] lets in, [`leave`] sends on what a thread that exits leaves behind.
 
 pub(crate) mod flush;
+pub(crate) mod leave;
+pub(crate) mod order;
 pub(crate) mod policy;
 pub(crate) mod slots;
 pub(crate) mod trampoline;
 
-/// The thread is about to exit, with everything blocked: sends on to the process what a region has captured of it. Nothing yet.
-pub(crate) fn leave_thread() {}
+pub use leave::leave_thread;

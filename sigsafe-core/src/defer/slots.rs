@@ -128,6 +128,11 @@ impl Slots {
         })
     }
 
+    /// Whether nothing at all is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.full().next().is_none()
+    }
+
     /// Whether a slot waits for the outermost exit.
     pub(crate) fn waiting(&self) -> bool {
         self.full().any(|(_, state)| state & IN_KERNEL == 0)
@@ -257,6 +262,18 @@ impl Slots {
                 return Some((signal, Promise(slot)));
             }
         }
+    }
+
+    /// The signals for which a token was promised.
+    pub(crate) fn promised(&self) -> SigSet {
+        let in_kernel = self.full().filter(|(_, state)| state & IN_KERNEL != 0);
+        in_kernel.filter_map(|(slot, _)| Signal::new(slot.signal()).ok()).filter(|signal| signal.is_real_time()).collect()
+    }
+
+    /// Takes the oldest of all that is kept, tokens and copies included, with whether the kernel was given it.
+    pub(crate) fn take_any(&self) -> Option<(Signal, Captured, bool)> {
+        let (slot, state, signal) = self.claim(|_, _| true)?;
+        Some((signal, slot.empty(), state & IN_KERNEL != 0))
     }
 
     /// No token of this number waits in the kernel any more: its signals wait for an exit again. Whether there are any.

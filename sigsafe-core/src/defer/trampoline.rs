@@ -8,11 +8,12 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use crate::defer::flush::{SLOT_WAITS, flush};
+use crate::defer::order::{Received, lost_siginfo, receive};
 use crate::defer::policy::{self, Arrival, Verdict};
 use crate::defer::slots::{self, Captured};
 use crate::handler::entry::Entry;
 use crate::handler::{Delivery, table};
-use crate::record::{ThreadRecord, fence, get, put, record};
+use crate::record::{ADMITTING, RELEASING, ThreadRecord, fence, get, put, record};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
@@ -35,6 +36,7 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     let frame_mask = unsafe { &mut *(&raw mut (*context).uc_sigmask).cast::<u64>() };
 
     let in_region = r.in_region();
+    let admitting = get(&r.phase) & ADMITTING != 0;
     let arrival = Arrival {
         signal,
         code: siginfo.si_code,
@@ -43,19 +45,20 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
         from_self: in_region && siginfo.si_code == libc::SI_TKILL && unsafe { siginfo.si_pid() } as u32 == sys::process_id(),
         in_region,
         immediate: entry.immediate(),
-        admitted: SigSet::from_bits(*frame_mask).contains(signal),
+        admitted: admitting || SigSet::from_bits(*frame_mask).contains(signal),
     };
     match policy::decide(arrival) {
         Verdict::Run => {
-            if signal.is_real_time() {
-                deliver_in_order(r, signal, entry, info, context);
-            } else {
-                let mut copy = lost_siginfo(r, signal, siginfo);
-                let info = copy.as_mut().map_or(info, Captured::info_mut);
-                // SAFETY: info and context are the kernel's, or the info is a copy of it.
-                unsafe { run(r, signal, entry, info, context) };
+            match receive(r, signal, siginfo) {
+                // SAFETY: info and context are the kernel's.
+                Received::Itself => unsafe { run(r, signal, entry, info, context) },
+                // SAFETY: the kept siginfo is a whole one, the context is the kernel's.
+                Received::Instead(mut kept) => unsafe { run(r, signal, entry, kept.info_mut(), context) },
+                Received::Nothing => {}
             }
-            if in_region {
+            // Under a temporary mask everything is blocked already in the code that gave it, which this frame may lie on by way of
+            // another; what this one's mask shows is not the thread's.
+            if in_region && !admitting {
                 // What arrived in the handler has been captured there and waits in the kernel, as it should for the region below.
                 // Let in now, each would be captured again, and a handler that comes with them would see them blocked.
                 hold_back(r, policy::deferrable(), frame_mask);
@@ -64,43 +67,37 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
         Verdict::Requeue => {
             // Captured a second time: the thread had it blocked since, and somebody has unblocked it in a region.
             let copy = lost_siginfo(r, signal, siginfo);
+            note_place(r, signal, context);
             capture(r, signal, copy.as_ref().map_or(siginfo, Captured::info), frame_mask, false);
         }
-        Verdict::Keep => capture(r, signal, siginfo, frame_mask, true),
-    }
-}
-
-/// A legacy signal that we gave back to the kernel while `RLIMIT_SIGPENDING` was exhausted comes without its siginfo (the kernel then
-/// queues the number alone, and delivers zeros): the copy of it.
-fn lost_siginfo(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
-    // Taken in any case: the delivery that it was kept for is here.
-    let copy = r.slots.take_copy(signal)?;
-    // SAFETY: SI_USER's siginfo carries the sender's pid and uid.
-    let empty = info.si_code == libc::SI_USER && unsafe { info.si_pid() == 0 && info.si_uid() == 0 };
-    empty.then_some(copy)
-}
-
-/// Runs the handler for the oldest of the signals of this number that are kept or have just arrived.
-fn deliver_in_order(r: &ThreadRecord, signal: Signal, entry: &'static Entry, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {
-    // SAFETY: the kernel's siginfo lives as long as its frame.
-    let arrived = unsafe { &*info };
-    let token = slots::is_token(arrived);
-    let kept = if token { r.slots.take_oldest(signal) } else { r.slots.exchange_oldest(signal, arrived) };
-    match kept {
-        Some(mut kept) => {
-            if !token && !sys::sigpending().contains(signal) {
-                // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
-                r.slots.lost_tokens(signal);
-            }
-            // SAFETY: the kept siginfo is a whole one, the context is the kernel's.
-            unsafe { run(r, signal, entry, kept.info_mut(), context) };
+        Verdict::Keep => {
+            note_place(r, signal, context);
+            capture(r, signal, siginfo, frame_mask, true);
         }
-        // SAFETY: info and context are the kernel's.
-        None if !token => unsafe { run(r, signal, entry, info, context) },
-        // A token that finds nothing was forged.
-        None => {}
     }
 }
+
+/// Remembers where the signal arrived, for a handler that asks.
+fn note_place(r: &ThreadRecord, signal: Signal, context: *const libc::ucontext_t) {
+    // SAFETY: the context is the kernel's of a live frame.
+    let program_counter = sys::program_counter(unsafe { &*context }) as u64;
+    // SIGNAL: one word. A trampoline that lands before the store is overwritten, and one that lands after it overwrites.
+    r.captured_at.store((signal.number() as u64) << PLACE_BITS | program_counter & PLACE, Ordering::Relaxed);
+}
+
+/// Where the signal arrived, if it is the one that a region captured last. Asked once.
+fn take_place(r: &ThreadRecord, signal: Signal) -> Option<usize> {
+    let word = r.captured_at.load(Ordering::Relaxed);
+    if word >> PLACE_BITS != signal.number() as u64 {
+        return None;
+    }
+    r.captured_at.store(0, Ordering::Relaxed);
+    Some((word & PLACE) as usize)
+}
+
+/// User addresses have at most 56 bits on the architectures that defer.
+const PLACE_BITS: u32 = 56;
+const PLACE: u64 = (1 << PLACE_BITS) - 1;
 
 /// Holds a signal back: it goes back to the kernel or into a slot, and everything deferrable is blocked from the moment that the
 /// trampoline returns.
@@ -172,25 +169,29 @@ pub(crate) unsafe fn run(
     let held = get(&r.held);
     let full = get(&r.full);
     let handlers = get(&r.handlers);
-    let releasing = get(&r.releasing);
+    let phase = get(&r.phase);
     let added = r.added.load(Ordering::Relaxed);
     let below = r.below.load(Ordering::Relaxed);
     let isolate = added != 0 || scoped | held | full != 0;
     // SAFETY: the caller vouches for `info`.
     let raised = policy::FAULTS.contains(signal) && unsafe { (*info).si_code } > 0;
-    let deferred = releasing != 0 && !entry.immediate() && !raised;
+    let deferred = phase & RELEASING != 0 && !entry.immediate() && !raised;
 
     // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
     if cfg!(not(sigsafe_mutant = "handler-flushes-below")) {
         r.added.store(0, Ordering::Relaxed);
     }
     r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
-    put(&r.releasing, 0);
+    put(&r.phase, 0);
     put(&r.handlers, handlers + 1);
     let waiting = waiting::pass_on(r);
+    let mut place = None;
     if deferred {
         r.deferrals.fetch_add(1, Ordering::Relaxed);
+        place = take_place(r, signal);
     }
+    let captured_at = r.captured_at.load(Ordering::Relaxed);
+    r.captured_at.store(0, Ordering::Relaxed);
     fence();
 
     if entry.one_shot() {
@@ -202,7 +203,7 @@ pub(crate) unsafe fn run(
     if entry.no_defer() && !entry.mask().contains(signal) && !blocked_below(context, signal) {
         sys::sigprocmask(How::Unblock, SigSet::from(signal));
     }
-    let delivery = Delivery::new(signal, info, NonNull::new(context), deferred);
+    let delivery = Delivery::new(signal, info, NonNull::new(context), deferred, place);
     let errno = sys::errno();
     call(entry, &delivery);
     sys::set_errno(errno);
@@ -221,7 +222,8 @@ pub(crate) unsafe fn run(
     fence();
     put(&r.handlers, handlers);
     r.waiting.store(waiting, Ordering::Relaxed);
-    put(&r.releasing, releasing);
+    put(&r.phase, phase);
+    r.captured_at.store(captured_at, Ordering::Relaxed);
     r.below.store(below, Ordering::Relaxed);
     if cfg!(not(sigsafe_mutant = "handler-flushes-below")) {
         r.added.store(added & !SLOT_WAITS, Ordering::Relaxed);

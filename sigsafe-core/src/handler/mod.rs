@@ -32,6 +32,7 @@ use core::ptr::NonNull;
 use crate::defer::policy;
 use crate::signal::Signal;
 use crate::sigset::SigSet;
+use crate::sys;
 use entry::Entry;
 use table::PushError;
 
@@ -260,12 +261,19 @@ pub struct Delivery<'d> {
     info: *mut libc::siginfo_t,
     context: Option<NonNull<libc::ucontext_t>>,
     deferred: bool,
+    captured_at: Option<usize>,
     frame: PhantomData<&'d libc::siginfo_t>,
 }
 
 impl Delivery<'_> {
-    pub(crate) fn new(signal: Signal, info: *mut libc::siginfo_t, context: Option<NonNull<libc::ucontext_t>>, deferred: bool) -> Self {
-        Delivery { signal, info, context, deferred, frame: PhantomData }
+    pub(crate) fn new(
+        signal: Signal,
+        info: *mut libc::siginfo_t,
+        context: Option<NonNull<libc::ucontext_t>>,
+        deferred: bool,
+        captured_at: Option<usize>,
+    ) -> Self {
+        Delivery { signal, info, context, deferred, captured_at, frame: PhantomData }
     }
 
     /// Which signal it is.
@@ -288,6 +296,18 @@ impl Delivery<'_> {
     #[doc(alias = "uc_mcontext")]
     pub fn ucontext(&self) -> Option<NonNull<libc::ucontext_t>> {
         self.context
+    }
+
+    /// The instruction that the signal interrupted: for a delivery that a region had held back, the one at which it first arrived.
+    ///
+    /// `None` for a signal that came while the region was already holding others back, and so waited in the kernel; and for one that was
+    /// followed by another capture in the same region.
+    pub fn program_counter(&self) -> Option<usize> {
+        if self.deferred {
+            return self.captured_at;
+        }
+        // SAFETY: the context is that of a live frame.
+        self.context.map(|context| sys::program_counter(unsafe { context.as_ref() }))
     }
 
     /// Whether a region had held the signal back.

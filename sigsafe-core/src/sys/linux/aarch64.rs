@@ -56,3 +56,8 @@ pub(crate) unsafe fn syscall4(number: libc::c_long, a: usize, b: usize, c: usize
     }
     result
 }
+
+/// The instruction that the interrupted code would have executed next.
+pub(crate) fn program_counter(context: &libc::ucontext_t) -> usize {
+    context.uc_mcontext.pc as usize
+}

@@ -9,17 +9,19 @@ mod aarch64;
 mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
-pub(crate) use aarch64::record_address;
-#[cfg(target_arch = "aarch64")]
 use aarch64::syscall4;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::record_address;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::{program_counter, record_address};
 #[cfg(target_arch = "x86_64")]
 use x86_64::syscall4;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{program_counter, record_address};
 
 use core::ffi::c_int;
 use core::ptr::{null, null_mut};
+use core::time::Duration;
 
+use crate::signal::Signal;
 use crate::sigset::SigSet;
 
 /// What the kernel copies of a signal set: 64 bits.
@@ -66,6 +68,70 @@ pub(crate) unsafe fn queue_to_self(signal: c_int, info: *const libc::siginfo_t) 
     let result =
         unsafe { syscall4(libc::SYS_rt_tgsigqueueinfo, process_id() as usize, kernel_thread_id() as usize, signal as usize, info.addr()) };
     result == 0
+}
+
+/// `rt_sigqueueinfo` to this process: any thread that has the signal unblocked may take it. `false` when the kernel refuses.
+///
+/// # Safety
+///
+/// `info` points to 128 readable bytes, a `siginfo_t`.
+pub(crate) unsafe fn queue_to_process(signal: c_int, info: *const libc::siginfo_t) -> bool {
+    // SAFETY: the kernel reads 128 bytes at `info`, which the caller vouches for.
+    unsafe { syscall4(libc::SYS_rt_sigqueueinfo, process_id() as usize, signal as usize, info.addr(), 0) == 0 }
+}
+
+/// `kill` to this process.
+pub(crate) fn send_to_process(signal: c_int) {
+    // SAFETY: the call takes no pointer.
+    unsafe {
+        syscall4(libc::SYS_kill, process_id() as usize, signal as usize, 0, 0);
+    }
+}
+
+/// `rt_sigtimedwait`: takes a signal of `set` that waits, or waits for one, for as long as `timeout` says. The error is an error
+/// number: `EAGAIN` after the timeout, `EINTR` when a handler has run.
+///
+/// # Safety
+///
+/// `info` points to a writable `siginfo_t`.
+pub(crate) unsafe fn sigtimedwait(set: SigSet, info: *mut libc::siginfo_t, timeout: Option<Duration>) -> Result<Signal, c_int> {
+    let set = set.bits();
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos() as libc::c_long,
+    });
+    let timeout = timeout.as_ref().map_or(null(), core::ptr::from_ref);
+    // SAFETY: set and timeout are on this stack, of the size that the call is told; `info` is the caller's.
+    let result = unsafe { syscall4(libc::SYS_rt_sigtimedwait, (&raw const set).addr(), info.addr(), timeout.addr(), SIGSET_BYTES) };
+    if result < 0 {
+        return Err(-result as c_int);
+    }
+    Signal::new(result as c_int).map_err(|_| libc::EINTR)
+}
+
+/// `rt_sigsuspend`: waits with another mask until a handler has run.
+pub(crate) fn sigsuspend(mask: &libc::sigset_t) {
+    // SAFETY: the kernel reads the eight bytes with which libc's set begins.
+    unsafe {
+        syscall4(libc::SYS_rt_sigsuspend, core::ptr::from_ref(mask).addr(), SIGSET_BYTES, 0, 0);
+    }
+}
+
+/// libc's form of a set.
+pub(crate) fn libc_set(set: SigSet) -> libc::sigset_t {
+    // SAFETY: zero is the empty set.
+    let mut all: libc::sigset_t = unsafe { core::mem::zeroed() };
+    // SAFETY: libc's set begins with the kernel's eight bytes and is longer.
+    unsafe { (&raw mut all).cast::<u64>().write(set.bits()) };
+    all
+}
+
+/// `clock_gettime`, the monotonic clock.
+pub(crate) fn monotonic_time() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec on this stack; POSIX lists the call as async-signal-safe. It cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// `getpid`, never cached: the child of a fork must not requeue to its parent.

@@ -55,3 +55,8 @@ pub(crate) unsafe fn syscall4(number: libc::c_long, a: usize, b: usize, c: usize
     }
     result
 }
+
+/// The instruction that the interrupted code would have executed next.
+pub(crate) fn program_counter(context: &libc::ucontext_t) -> usize {
+    context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize
+}

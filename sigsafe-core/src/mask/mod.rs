@@ -6,6 +6,12 @@
 //!
 //! SIGKILL, SIGSTOP and libc's own signals are silently left out of every set, as POSIX and libc have it.
 
+mod temporary;
+mod wait;
+
+pub use temporary::{suspend, temporary};
+pub use wait::{wait, wait_timeout};
+
 use core::sync::atomic::Ordering;
 
 use crate::defer::flush::flush_if_outermost;

@@ -1,0 +1,48 @@
+//! What a signal that the kernel hands out really brings: itself, or one of its number that was captured before it.
+//!
+//! Runs in the trampoline, and in the thread that takes a signal by waiting for it.
+
+use crate::defer::slots::{self, Captured};
+use crate::record::ThreadRecord;
+use crate::signal::Signal;
+use crate::sys;
+
+/// What was handed out.
+pub(crate) enum Received {
+    /// The signal itself.
+    Itself,
+    /// Another siginfo of the same number belongs in its place.
+    Instead(Captured),
+    /// A token that brings nothing: somebody has forged it, or taken what it stood for.
+    Nothing,
+}
+
+/// To be asked once for each signal that the kernel has handed out and that is not captured again.
+pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) -> Received {
+    if !signal.is_real_time() {
+        return lost_siginfo(r, signal, info).map_or(Received::Itself, Received::Instead);
+    }
+    let token = slots::is_token(info);
+    let kept = if token { r.slots.take_oldest(signal) } else { r.slots.exchange_oldest(signal, info) };
+    match kept {
+        Some(kept) => {
+            if !token && !sys::sigpending().contains(signal) {
+                // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
+                r.slots.lost_tokens(signal);
+            }
+            Received::Instead(kept)
+        }
+        None if token => Received::Nothing,
+        None => Received::Itself,
+    }
+}
+
+/// A legacy signal that we gave back to the kernel while `RLIMIT_SIGPENDING` was exhausted comes without its siginfo (the kernel then
+/// queues the number alone, and delivers zeros): the copy of it.
+pub(crate) fn lost_siginfo(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
+    // Taken in any case: the delivery that it was kept for is here.
+    let copy = r.slots.take_copy(signal)?;
+    // SAFETY: SI_USER's siginfo carries the sender's pid and uid.
+    let empty = info.si_code == libc::SI_USER && unsafe { info.si_pid() == 0 && info.si_uid() == 0 };
+    empty.then_some(copy)
+}

@@ -1,0 +1,177 @@
+//! `mask::suspend` and `mask::temporary`: what they admit runs, in a region too, and nothing comes too early or is waited for in vain.
+
+mod support;
+
+use std::ptr::null_mut;
+
+use sigsafe_core::{SigSet, Signal, critical, mask};
+use support::send::{self, sigqueue_to, tgkill};
+use support::{Form, RT, alone, kernel_mask, log, log_runs};
+
+/// What waited before is handled by the call, in every form of region and outside.
+#[test]
+fn suspend_admits_what_is_blocked() {
+    alone("suspend_admits_what_is_blocked", || {
+        let _registration = log_runs(Signal::USR1);
+        mask::block(Signal::USR1.into());
+        for form in Form::ALL {
+            form.run(|| {
+                tgkill(Signal::USR1);
+                assert_eq!(log::count(), 0);
+                mask::suspend(SigSet::EMPTY);
+                assert_eq!(log::take().len(), 1, "{form:?}");
+            });
+            assert_eq!(mask::current(), Signal::USR1.into(), "{form:?}");
+            assert_eq!(kernel_mask(), Signal::USR1.into(), "{form:?}");
+        }
+        tgkill(Signal::USR1);
+        mask::suspend(SigSet::EMPTY);
+        assert_eq!(log::take().len(), 1);
+    });
+}
+
+/// A region has captured it already: in the kernel, in a slot, or as a sent fault.
+#[test]
+fn suspend_admits_what_a_region_holds_back() {
+    alone("suspend_admits_what_a_region_holds_back", || {
+        for signal in [Signal::USR1, RT, Signal::CONT, Signal::TSTP, Signal::SEGV, Signal::ABRT] {
+            let registration = log_runs(signal);
+            for form in Form::CAPTURING {
+                form.run(|| {
+                    // By another process's number, since SIGABRT of this one's own runs at once.
+                    sigqueue_to(send::thread(), signal, 7);
+                    assert_eq!(log::count(), 0, "{form:?}: {signal} is held back");
+                    mask::suspend(SigSet::EMPTY);
+                    let rows = log::take();
+                    assert_eq!(rows.len(), 1, "{form:?}: {signal}");
+                    assert_eq!((rows[0].code(), rows[0].value()), (libc::SI_QUEUE, 7), "{form:?}: {signal}");
+                    // Afterwards the region holds back again.
+                    sigqueue_to(send::thread(), signal, 8);
+                    assert_eq!(log::count(), 0, "{form:?}: {signal} is held back again");
+                });
+                let rows = log::take();
+                assert_eq!(rows.len(), 1, "{form:?}: {signal}");
+                assert_eq!(rows[0].value(), 8);
+                assert_eq!(kernel_mask(), SigSet::EMPTY, "{form:?}");
+            }
+            registration.remove().unwrap();
+        }
+    });
+}
+
+/// Both are delivered before the first handler runs: the second frame lies on the first, whose mask does not show that it was admitted.
+#[test]
+fn of_two_admitted_at_once_both_run() {
+    alone("of_two_admitted_at_once_both_run", || {
+        let set = SigSet::EMPTY.with(Signal::USR1).with(Signal::USR2);
+        let _registrations = [log_runs(Signal::USR1), log_runs(Signal::USR2)];
+        for blocked in [set, SigSet::EMPTY] {
+            mask::set(blocked);
+            for form in Form::ALL {
+                form.run(|| {
+                    tgkill(Signal::USR1);
+                    tgkill(Signal::USR2);
+                    assert_eq!(log::count(), 0);
+                    mask::suspend(SigSet::EMPTY);
+                    assert_eq!(log::take().len(), 2, "{form:?}, blocked {blocked}");
+                });
+                assert_eq!(log::count(), 0, "{form:?}");
+                assert_eq!(kernel_mask(), blocked, "{form:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_the_mask_blocks_waits_on() {
+    alone("what_the_mask_blocks_waits_on", || {
+        let _registrations = [log_runs(Signal::USR1), log_runs(RT)];
+        for form in Form::ALL {
+            form.run(|| {
+                sigqueue_to(send::thread(), RT, 1);
+                tgkill(Signal::USR1);
+                mask::suspend(RT.into());
+                let rows = log::take();
+                assert_eq!(rows.len(), 1, "{form:?}");
+                assert_eq!(rows[0].signal, Signal::USR1.number());
+            });
+            let rows = log::take();
+            assert_eq!(rows.len(), 1, "{form:?}");
+            assert_eq!((rows[0].signal, rows[0].value()), (RT.number(), 1));
+        }
+    });
+}
+
+/// A handler that runs in a region because a mask admitted it has regions of its own, and they hold back.
+#[test]
+fn regions_of_an_admitted_handler_hold_back() {
+    alone("regions_of_an_admitted_handler_hold_back", || {
+        fn handler(_: &sigsafe_core::handler::Delivery<'_>) {
+            critical(|_| {
+                tgkill(Signal::USR2);
+                log::note(1);
+            });
+            log::note(2);
+        }
+        let _registration = support::manage(sigsafe_core::handler::Handler::new(handler), Signal::USR1);
+        let _logged = log_runs(Signal::USR2);
+        for form in Form::CAPTURING {
+            form.run(|| {
+                tgkill(Signal::USR1);
+                mask::suspend(SigSet::EMPTY);
+                // The handler lies over a region, so what it provokes waits for that.
+                let signals: Vec<i32> = log::take().iter().map(|row| row.signal).collect();
+                assert!(signals == [-1, -2] || signals == [-1, Signal::USR2.number(), -2], "{form:?}: {signals:?}");
+            });
+            log::take();
+        }
+    });
+}
+
+#[test]
+fn temporary_hands_over_the_mask() {
+    alone("temporary_hands_over_the_mask", || {
+        let _registration = log_runs(Signal::USR1);
+        let day = libc::timespec { tv_sec: 86_400, tv_nsec: 0 };
+        for form in Form::ALL {
+            form.run(|| {
+                tgkill(Signal::USR1);
+                // SAFETY: no descriptors; timeout and mask are live.
+                let result = mask::temporary(SigSet::EMPTY, |mask| unsafe { libc::ppoll(null_mut(), 0, &raw const day, mask) });
+                assert_eq!(result, Some(-1), "{form:?}");
+                assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EINTR));
+                assert_eq!(log::take().len(), 1, "{form:?}");
+            });
+        }
+    });
+}
+
+/// What cannot wait in the kernel is handled before the call, which is then not made: it would sleep for what has come.
+#[test]
+fn temporary_does_not_sleep_for_what_has_come() {
+    alone("temporary_does_not_sleep_for_what_has_come", || {
+        for signal in [Signal::CONT, Signal::SEGV] {
+            let _registration = log_runs(signal);
+            critical(|_| {
+                sigqueue_to(send::thread(), signal, 1);
+                assert_eq!(log::count(), 0);
+                assert_eq!(mask::temporary(SigSet::EMPTY, |_| ()), None);
+                assert_eq!(log::take().len(), 1);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_call_that_panics_ends_the_announcement() {
+    alone("a_call_that_panics_ends_the_announcement", || {
+        let _registration = log_runs(Signal::USR1);
+        critical(|_| {
+            let call = || mask::temporary(SigSet::EMPTY, |_| panic!("on purpose"));
+            assert!(std::panic::catch_unwind(call).is_err());
+            tgkill(Signal::USR1);
+            assert_eq!(log::count(), 0, "the region holds back");
+        });
+        assert_eq!(log::count(), 1);
+    });
+}
