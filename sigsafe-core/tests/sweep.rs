@@ -9,52 +9,24 @@
 
 mod step;
 
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use sigsafe_core::handler::{Delivery, Handler};
-use sigsafe_core::{FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, in_region, mask, region_depth};
+use sigsafe_core::handler::Handler;
+use sigsafe_core::{FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, mask, region_depth};
 use sigsafe_test_harness::isolate::isolated_within;
+use step::watch::{self, HANDLED, Tally, WRONG, kernel_mask, on_any_time, on_deferrable, set_kernel_mask};
 use step::{SENT, STUCK};
 
-const RAN_IN_REGION: u32 = 1;
-const DEPTH_CHANGED: u32 = 2;
 const MASK_CHANGED: u32 = 4;
 const HELD_BACK: u32 = 8;
 const DEPTH_LEFT: u32 = 16;
 const STUCK_RUN: u32 = 32;
-const COUNT: u32 = 64;
+const COUNT: u32 = 128;
 
 /// Each step costs two switches to the kernel, which a virtual machine makes dear. A stride of one's own may take its time.
 fn limit() -> Duration {
     Duration::from_secs(if std::env::var_os("SIGSAFE_SWEEP_STRIDE").is_some() { 24 * 3600 } else { 600 })
-}
-
-static WRONG: AtomicU32 = AtomicU32::new(0);
-static HANDLED: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
-
-fn use_regions() {
-    let depth = region_depth();
-    critical(|_| drop(MaskGuard::<FullSyscall>::new()));
-    drop::<MaskGuard>(MaskGuard::new());
-    if region_depth() != depth {
-        WRONG.fetch_or(DEPTH_CHANGED, SeqCst);
-    }
-}
-
-fn on_deferrable(delivery: &Delivery<'_>) {
-    // A fault is the exception: it runs at once.
-    if in_region() && delivery.info().si_code <= 0 {
-        WRONG.fetch_or(RAN_IN_REGION, SeqCst);
-    }
-    HANDLED[delivery.signal().number() as usize].fetch_add(1, SeqCst);
-    use_regions();
-}
-
-/// For immediate handlers and for faults: they run in a region, too.
-fn on_any_time(delivery: &Delivery<'_>) {
-    HANDLED[delivery.signal().number() as usize].fetch_add(1, SeqCst);
-    use_regions();
 }
 
 struct Cast {
@@ -78,18 +50,6 @@ fn cast() -> Vec<Cast> {
     cast.map(|(signal, handler)| Cast { signal, handler }).into()
 }
 
-fn kernel_mask() -> u64 {
-    let mut mask = 0u64;
-    // SAFETY: reads this thread's mask into eight bytes.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, 0, &mut mask, 8) };
-    mask
-}
-
-fn set_kernel_mask(mask: u64) {
-    // SAFETY: reads eight bytes.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &mask, 0, 8) };
-}
-
 /// What is wrong after a run, as bits.
 fn judge(before: u64) -> u32 {
     let mut wrong = WRONG.swap(0, SeqCst);
@@ -100,14 +60,9 @@ fn judge(before: u64) -> u32 {
     if region_depth() != 0 {
         wrong |= DEPTH_LEFT;
     }
-    // If anything were still down as blocked by a region, leaving one would unblock it behind the thread's back.
-    let all = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1) | 3 << 31 | 1 << (libc::SIGTRAP - 1));
-    set_kernel_mask(all);
-    critical(|_| ());
-    if kernel_mask() != all {
+    if watch::holds_back() {
         wrong |= HELD_BACK;
     }
-    set_kernel_mask(before);
     if STUCK.load(SeqCst) {
         wrong |= STUCK_RUN;
     }
@@ -182,28 +137,6 @@ fn install(cast: &[Cast]) {
     }
 }
 
-struct Tally {
-    runs: u64,
-    failures: u64,
-}
-
-impl Tally {
-    fn add(&mut self, wrong: u32, what: impl FnOnce() -> String) {
-        self.runs += 1;
-        if wrong != 0 {
-            self.failures += 1;
-            if self.failures <= 5 {
-                println!("wrong {wrong:#b}: {}", what());
-            }
-        }
-    }
-
-    fn conclude(self) {
-        println!("{} runs, {} failures", self.runs, self.failures);
-        assert_eq!(self.failures, 0);
-    }
-}
-
 fn one(signal: Signal, at: u64) -> [(u64, i32); 2] {
     [(at, signal.number()), (0, signal.number())]
 }
@@ -218,7 +151,7 @@ fn sweep(operations: &[Operation]) {
     let cast = cast();
     install(&cast);
     let before = kernel_mask();
-    let mut tally = Tally { runs: 0, failures: 0 };
+    let mut tally = Tally::new();
     let numbers: Vec<i32> = cast.iter().map(|member| member.signal.number()).chain([libc::SIGSEGV | step::AS_FAULT]).collect();
     for (name, operation) in operations {
         let boundaries = boundaries_of(operation);
@@ -234,7 +167,8 @@ fn sweep(operations: &[Operation]) {
                 step::run_until_sent([(at, number), (0, number)], operation);
                 let sent = SENT[(number & !step::AS_FAULT) as usize].load(SeqCst);
                 assert_eq!(sent, 1, "{name}, {number:#x} at {at} was not sent");
-                tally.add(judge(before), || format!("{name}, {number:#x} at {at} of {boundaries}"));
+                let wrong = judge(before);
+                tally.add(wrong != 0, || format!("{wrong:#b}: {name}, {number:#x} at {at} of {boundaries}"));
             }
         }
     }
@@ -254,15 +188,14 @@ fn one_signal_at_every_instruction_of_a_flush() {
 #[test]
 fn a_second_signal_in_the_handling_of_the_first() {
     isolated_within("a_second_signal_in_the_handling_of_the_first", limit(), || {
-        let stride: u64 =
-            std::env::var("SIGSAFE_SWEEP_STRIDE").map_or(2003, |text| text.parse().expect("SIGSAFE_SWEEP_STRIDE is a number"));
+        let stride = watch::stride(2003);
         let cast = cast();
         install(&cast);
         for member in &cast {
             step::wrap(member.signal.number());
         }
         let before = kernel_mask();
-        let mut tally = Tally { runs: 0, failures: 0 };
+        let mut tally = Tally::new();
         // Successive runs start the sample one boundary later, so that all residues come up.
         let mut offset = 0;
         for (name, operation) in OPERATIONS {
@@ -276,7 +209,8 @@ fn a_second_signal_in_the_handling_of_the_first() {
                         let mut then = at + offset;
                         while then <= length {
                             step::run_until_sent([(at, first.number()), (then, second.number())], operation);
-                            tally.add(judge(before), || format!("{name}, {first} at {at}, {second} at {then}"));
+                            let wrong = judge(before);
+                            tally.add(wrong != 0, || format!("{wrong:#b}: {name}, {first} at {at}, {second} at {then}"));
                             then += stride;
                         }
                     }

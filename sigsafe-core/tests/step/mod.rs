@@ -9,6 +9,10 @@
 //!
 //! x86_64 only. One thread at a time, in a process of its own.
 
+#![allow(dead_code, reason = "each sweep is a crate that uses its own part of this module")]
+
+pub(crate) mod watch;
+
 use std::arch::asm;
 use std::ffi::{c_int, c_void};
 use std::mem::zeroed;
