@@ -19,6 +19,7 @@ declare -A catches=(
   [no-table-lock]="-p sigsafe-core --test contention a_handler_stays_in_force_while_others_come_and_go"
   [mask-of-another]="-p sigsafe-core --test handler a_handler_that_replaces_one_with_a_frame_has_its_own_mask"
   [wake-kept]="-p sigsafe-core --test waiting a_wake_is_passed_on_before_a_handler_runs"
+  [spawn-unblocked]="-p sigsafe-core --test spawn_storm no_handler_runs_on_a_new"
 )
 names=("$@")
 [ $# -gt 0 ] || names=("${!catches[@]}")
