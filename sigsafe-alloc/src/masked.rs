@@ -8,7 +8,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
 use core::marker::PhantomData;
 
-use sigsafe_core::{Backend, DeferredCounter, critical_with};
+use sigsafe_core::{Backend, DefaultBackend, critical_with};
 
 /// An allocator whose every call runs inside a critical region, so that handlers may allocate.
 ///
@@ -37,7 +37,7 @@ use sigsafe_core::{Backend, DeferredCounter, critical_with};
 ///
 /// # Cost
 ///
-/// With [`DeferredCounter`], none in system calls while no signal arrives; a call in which one arrived ends with the system
+/// With [`DeferredCounter`](sigsafe_core::DeferredCounter), none in system calls while no signal arrives; a call in which one arrived ends with the system
 /// call that lets it in. With [`FullSyscall`](sigsafe_core::FullSyscall), two system calls around every call of `A`.
 ///
 /// # Errors and `errno`
@@ -71,14 +71,14 @@ use sigsafe_core::{Backend, DeferredCounter, critical_with};
 /// - **Handlers that never return** (`longjmp`, unwinding through the frame) out of a region: they leave it entered.
 /// - **Other threads**: a handler that allocates while it waits for a second thread, which is itself stopped inside `A`,
 ///   waits for ever if `A` takes locks. A collector must let the world reach the end of its regions before it allocates.
-pub struct Masked<A, B: Backend = DeferredCounter> {
+pub struct Masked<A, B: Backend = DefaultBackend> {
     inner: A,
     /// `fn() -> B`: the backend is a way of acting, not a value, so that it decides neither `Send` nor `Sync`.
     backend: PhantomData<fn() -> B>,
 }
 
 impl<A> Masked<A> {
-    /// Wraps `inner` with the default backend, [`DeferredCounter`]. Makes no system call.
+    /// Wraps `inner` with the [default backend](DefaultBackend). Makes no system call.
     #[must_use]
     pub const fn new(inner: A) -> Self {
         Self::with_backend(inner)

@@ -5,6 +5,7 @@
 #[cfg(feature = "std")]
 extern crate std;
 
+mod bits;
 #[cfg(feature = "std")]
 pub mod command;
 mod crash;
@@ -26,8 +27,8 @@ pub use crash::crash;
 pub use defer::leave_thread;
 pub use fatal::fatal;
 pub use query::{deferrals, handler_depth, in_handler, in_region, overflows, region_depth, thread_id};
-pub use region::{Backend, DeferredCounter, FullSyscall, MaskGuard, Region, critical, critical_with};
+pub use region::{Backend, DefaultBackend, DeferredCounter, FullSyscall, MaskGuard, Region, critical, critical_with};
 pub use siginfo::SigInfo;
 pub use signal::{InvalidSignal, Signal};
 pub use sigset::SigSet;
-pub use waiting::Waiting;
+pub use waiting::{Waiting, unpark_one};

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::record::{get, put, record};
+use crate::record::{get, record};
 use crate::sys;
 
 /// Whether the thread is in a critical region of either backend.
@@ -52,8 +52,8 @@ pub fn overflows() -> u64 {
     get(&record().overflows).into()
 }
 
-/// The kernel's id of this thread, asked for once. In the child of a fork it stays the parent's on purpose: locks that were held
-/// over the fork carry it.
+/// A number of this thread's own, below 2^30 and not zero: the kernel's id where there is deferral, one of ours elsewhere; asked for
+/// once. In the child of a fork it stays the parent's on purpose: locks that were held over the fork carry it.
 #[doc(hidden)]
 #[inline]
 pub fn thread_id() -> u32 {
@@ -61,9 +61,11 @@ pub fn thread_id() -> u32 {
     match get(&r.thread_id) {
         0 => {
             let id = sys::kernel_thread_id();
-            // SIGNAL: a handler in between stores the same number.
-            put(&r.thread_id, id);
-            id
+            // SIGNAL: a handler in between may have stored the number that it was given.
+            match r.thread_id.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => id,
+                Err(first) => first,
+            }
         }
         id => id,
     }

@@ -12,10 +12,12 @@
 use core::mem::{align_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
+use crate::bits::AtomicBits;
 use crate::defer::slots::Slots;
 use crate::sys;
 
 /// Of `phase`.
+#[cfg(deferral)]
 pub(crate) const RELEASING: u32 = 1;
 /// Of `phase`.
 pub(crate) const ADMITTING: u32 = 2;
@@ -45,8 +47,8 @@ pub(crate) const RECORD_BYTES: usize = 256;
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub(crate) struct ThreadRecord {
-    pub(crate) added: AtomicU64,
-    pub(crate) below: AtomicU64,
+    pub(crate) added: AtomicBits,
+    pub(crate) below: AtomicBits,
     pub(crate) scoped: AtomicU32,
     pub(crate) held: AtomicU32,
     pub(crate) full: AtomicU32,

@@ -1,14 +1,15 @@
-//! Sets of signals: the kernel's 64-bit set as a value with const algebra.
+//! Sets of signals: the kernel's set as a value with const algebra.
 //!
-//! Not libc's `sigset_t`, which has 128 bytes: a signal frame holds the kernel's eight, and copying 128 into it smashes the
-//! stack. Data only, usable in any context.
+//! Not libc's `sigset_t`, which has 128 bytes on Linux: a signal frame there holds the kernel's eight, and copying 128 into it smashes
+//! the stack. Data only, usable in any context.
 
 use core::fmt;
 use core::iter::FusedIterator;
 use core::ops::{BitAnd, BitOr, Not, Sub};
 use core::str::FromStr;
 
-use crate::signal::{Flags, InvalidSignal, Signal};
+use crate::bits::Bits;
+use crate::signal::{Flags, InvalidSignal, LAST, Signal};
 
 /// A set of signals.
 ///
@@ -24,9 +25,9 @@ use crate::signal::{Flags, InvalidSignal, Signal};
 #[doc(alias = "sigset_t")]
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
-pub struct SigSet(u64);
+pub struct SigSet(Bits);
 
-const fn bit(signal: Signal) -> u64 {
+const fn bit(signal: Signal) -> Bits {
     1 << (signal.number() - 1)
 }
 
@@ -34,9 +35,9 @@ impl SigSet {
     /// No signal.
     #[doc(alias = "sigemptyset")]
     pub const EMPTY: SigSet = SigSet(0);
-    /// All 64 signals.
+    /// All signals of the platform, 64 on Linux.
     #[doc(alias = "sigfillset")]
-    pub const FULL: SigSet = SigSet(u64::MAX);
+    pub const FULL: SigSet = SigSet(Bits::MAX >> (Bits::BITS - LAST as u32));
 
     /// What a runtime keeps unblocked on every thread of its own: SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGPROF, SIGCHLD, SIGSYS
     /// and, where it exists, SIGSTKFLT.
@@ -59,13 +60,14 @@ impl SigSet {
         set
     }
 
-    /// The set with the kernel's bits: signal N is bit N - 1.
-    pub const fn from_bits(bits: u64) -> SigSet {
-        SigSet(bits)
+    /// The set with the kernel's bits: signal N is bit N - 1. Bits of no signal are left out. `u64`, and `u128` on the systems that
+    /// have more than 64 signals: FreeBSD, DragonFly and illumos.
+    pub const fn from_bits(bits: Bits) -> SigSet {
+        SigSet(bits & SigSet::FULL.0)
     }
 
-    /// The kernel's bits: signal N is bit N - 1.
-    pub const fn bits(self) -> u64 {
+    /// The kernel's bits: signal N is bit N - 1. Of the type that [`from_bits`](SigSet::from_bits) takes.
+    pub const fn bits(self) -> Bits {
         self.0
     }
 
@@ -104,7 +106,7 @@ impl SigSet {
     /// What is not in this set.
     #[must_use]
     pub const fn complement(self) -> SigSet {
-        SigSet(!self.0)
+        SigSet(!self.0 & SigSet::FULL.0)
     }
 
     /// Whether `signal` is in the set.
@@ -136,13 +138,13 @@ impl SigSet {
 
 /// The signals of a [`SigSet`], lowest number first.
 #[derive(Clone, Debug)]
-pub struct Iter(u64);
+pub struct Iter(Bits);
 
 impl Iterator for Iter {
     type Item = Signal;
 
     fn next(&mut self) -> Option<Signal> {
-        // 64 trailing zeros, for the empty set, give 65: no signal.
+        // For the empty set the count of trailing zeros is the width, and one more is no signal.
         let signal = Signal::new(self.0.trailing_zeros() as i32 + 1).ok()?;
         self.0 &= self.0 - 1;
         Some(signal)
@@ -251,13 +253,13 @@ mod tests {
 
     #[test]
     fn algebra_of_every_single_signal() {
-        for number in 1..=64 {
+        for number in 1..=LAST {
             let signal = Signal::new(number).unwrap();
             let only = SigSet::from(signal);
             assert_eq!(only.bits(), 1 << (number - 1));
             assert_eq!(only.len(), 1);
             assert_eq!(only.iter().collect::<Vec<_>>(), [signal]);
-            assert_eq!(only.complement().len(), 63);
+            assert_eq!(only.complement().len(), LAST as u32 - 1);
             assert!(!only.complement().contains(signal));
             assert_eq!(SigSet::FULL.without(signal), !only);
             assert_eq!((!only) | only, SigSet::FULL);
@@ -284,7 +286,7 @@ mod tests {
 
     #[test]
     fn text_round_trips() {
-        for bits in [0, 1, u64::MAX, 0x8000_0000_0000_0000, 0x5555_5555_5555_5555] {
+        for bits in [0, 1, Bits::MAX, 1 << (LAST - 1), Bits::MAX / 3] {
             let set = SigSet::from_bits(bits);
             assert_eq!(set.to_string().parse(), Ok(set));
             assert_eq!(set.iter().len(), set.len() as usize);

@@ -12,7 +12,7 @@ use crate::sys;
 
 /// The thread waits for a futex word, from before it leaves its region until it has entered it again.
 ///
-/// Async-signal safety: may be used in a handler. Cost: no system call; one `futex` if the thread was waiting already.
+/// Async-signal safety: may be used in a handler. Cost: no system call; one (`futex`) if the thread was waiting already.
 #[doc(hidden)]
 #[derive(Debug)]
 #[must_use = "the announcement ends as soon as it is dropped"]
@@ -31,6 +31,24 @@ impl Waiting {
         r.waiting.store(word.as_ptr().addr(), Ordering::Relaxed);
         Waiting { outer, thread: core::marker::PhantomData }
     }
+
+    /// Parks the thread, outside of its region, unless `word`, the one that was announced, no longer holds `expected`. Returns for any
+    /// reason: a wake, another value, a handler that ran, or none. The caller reads the word again. Keeps `errno`.
+    #[doc(alias = "FUTEX_WAIT")]
+    pub fn park(&self, word: &AtomicU32, expected: u32) {
+        sys::park(word, expected);
+    }
+}
+
+/// Wakes one of the threads that are parked on `word`, if there is one. Keeps `errno`. Takes an address, because the lock may be gone
+/// by the time of the call: once the word says "free", its next owner may destroy it.
+///
+/// Async-signal safety: may be called from a handler. Cost: one system call (`futex`).
+#[doc(hidden)]
+#[doc(alias = "FUTEX_WAKE")]
+#[cold]
+pub fn unpark_one(word: *const AtomicU32) {
+    sys::unpark_one(word.addr());
 }
 
 impl Drop for Waiting {
@@ -45,7 +63,7 @@ pub(crate) fn pass_on(r: &ThreadRecord) -> usize {
     let waiting = r.waiting.load(Ordering::Relaxed);
     if waiting != 0 && cfg!(not(sigsafe_mutant = "wake-kept")) {
         // SIGNAL: a handler between the wake and the store wakes one more, for nothing, and puts back what it has found.
-        sys::futex_wake_one(waiting);
+        sys::unpark_one(waiting);
         r.waiting.store(0, Ordering::Relaxed);
     }
     waiting

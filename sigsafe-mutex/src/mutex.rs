@@ -8,7 +8,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
-use sigsafe_core::{Backend, DeferredCounter};
+use sigsafe_core::{Backend, DefaultBackend};
 
 use crate::{RawMutex, TryLockError};
 
@@ -51,7 +51,7 @@ use crate::{RawMutex, TryLockError};
 ///
 /// A contended `lock` leaves its region and parks with signals open; see [the crate's essay](crate#waiting). In a region of
 /// the caller's, another lock's included, it waits inside that one.
-pub struct Mutex<T: ?Sized, B: Backend = DeferredCounter> {
+pub struct Mutex<T: ?Sized, B: Backend = DefaultBackend> {
     raw: RawMutex<B>,
     data: UnsafeCell<T>,
 }
@@ -62,7 +62,7 @@ unsafe impl<T: ?Sized + Send, B: Backend> Send for Mutex<T, B> {}
 unsafe impl<T: ?Sized + Send, B: Backend> Sync for Mutex<T, B> {}
 
 impl<T> Mutex<T> {
-    /// A free lock around `data`, with the default backend, [`DeferredCounter`]. Makes no system call.
+    /// A free lock around `data`, with the [default backend](DefaultBackend). Makes no system call.
     #[must_use]
     pub const fn new(data: T) -> Self {
         Self::with_backend(data)
@@ -205,7 +205,7 @@ impl<T: ?Sized + fmt::Debug, B: Backend> fmt::Debug for Mutex<T, B> {
 /// });
 /// ```
 #[must_use = "the lock is released as soon as the guard is dropped"]
-pub struct MutexGuard<'a, T: ?Sized, B: Backend = DeferredCounter> {
+pub struct MutexGuard<'a, T: ?Sized, B: Backend = DefaultBackend> {
     mutex: &'a Mutex<T, B>,
     /// A raw pointer makes the guard neither `Send` nor `Sync`; the latter is given back below.
     not_send: PhantomData<*const ()>,

@@ -1,4 +1,4 @@
-//! [`RawMutex`]: a futex lock that is held inside a critical region and waited for outside it.
+//! [`RawMutex`]: a lock on a futex, or on what the system has for one, that is held inside a critical region and waited for outside it.
 //!
 //! It is the state machine under [`Mutex`](crate::Mutex), and usable by itself through `lock_api`. The essay at the head of the
 //! crate says why the region is left for the wait. Every function may run in a thread, in a region and in a handler.
@@ -16,7 +16,8 @@
 //! | `tid \| WAITERS`| held    | Thread `tid` holds it, and threads may be parked on this very value. | `0` by the owner's release, which then wakes one |
 //! | `WAITERS`       | never   | A release stores `0`, and an announcement is a compare-exchange on a held word. | |
 //!
-//! `tid` is the kernel's thread number, 1 to 2²²: bit 31 is never part of it.
+//! `tid` is the number that `sigsafe_core` has for a thread, on Linux the kernel's own: less than 2³⁰ and not zero, so that bit 31 is
+//! never part of it.
 //!
 //! # Why no wake-up is lost
 //!
@@ -34,10 +35,9 @@ use core::ptr;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use sigsafe_core::{Backend, DeferredCounter, Waiting, fatal, thread_id};
+use sigsafe_core::{Backend, DefaultBackend, Waiting, fatal, thread_id, unpark_one};
 
 use crate::TryLockError;
-use crate::sys;
 
 /// The word of a lock that nobody holds.
 const FREE: u32 = 0;
@@ -47,8 +47,9 @@ const WAITERS: u32 = 1 << 31;
 /// it; the whole spin costs about as much as one system call.
 const SPINS: u32 = 100;
 
-// The kernel's own bound on thread numbers (FUTEX_TID_MASK) leaves the two upper bits of a futex word alone.
-const _: () = assert!(WAITERS & libc::FUTEX_TID_MASK == 0);
+/// The highest number of a thread: Linux's own bound (`FUTEX_TID_MASK`), and the one that `sigsafe_core` keeps elsewhere.
+const LAST_THREAD: u32 = (1 << 30) - 1;
+const _: () = assert!(WAITERS & LAST_THREAD == 0);
 
 /// A lock without data that is held inside a critical region of the backend `B`.
 ///
@@ -63,14 +64,14 @@ const _: () = assert!(WAITERS & libc::FUTEX_TID_MASK == 0);
 ///     lock_api::Mutex::from_raw(RawMutex::new(), [1, 2]);
 /// assert_eq!(LIST.lock()[1], 2);
 /// ```
-pub struct RawMutex<B: Backend = DeferredCounter> {
+pub struct RawMutex<B: Backend = DefaultBackend> {
     word: AtomicU32,
     /// `fn() -> B`: the backend is a way of acting, not a value, so that it decides neither `Send` nor `Sync`.
     backend: PhantomData<fn() -> B>,
 }
 
 impl RawMutex {
-    /// A free lock with the default backend, [`DeferredCounter`]. Makes no system call.
+    /// A free lock with the [default backend](DefaultBackend). Makes no system call.
     #[must_use]
     pub const fn new() -> Self {
         Self::with_backend()
@@ -88,7 +89,7 @@ impl<B: Backend> RawMutex<B> {
     /// Enters a region and takes the lock; while another thread holds it, waits *outside* that region.
     ///
     /// Async-signal-safe: it may be called from any handler, and keeps `errno`. Uncontended, it makes no system call but the
-    /// backend's own; a wait is one or more of `futex`. A region that the caller is in already stays entered while
+    /// backend's own; a wait is one or more of `futex` (or what the system has for it; a nap where it has nothing). A region that the caller is in already stays entered while
     /// it waits.
     ///
     /// # Aborts
@@ -150,7 +151,7 @@ impl<B: Backend> RawMutex<B> {
         // still entered; any other may take the lock and release it, and wakes whoever parked in between. The wake below
         // still comes when it returns.
         if word & WAITERS != 0 {
-            sys::futex_wake_one(address);
+            unpark_one(address);
         }
         // SAFETY: leaves the region that the taking of the lock entered, on the same thread, as the caller promises.
         unsafe { B::exit() };
@@ -204,7 +205,7 @@ impl<B: Backend> RawMutex<B> {
             // SIGNAL: the wait is announced, and the thread is not parked yet. Handlers run here: what they held back, and
             // new ones. One that takes the lock and releases it clears the bit, and then the word no longer holds what
             // the wait expects. One that never returns leaves a bit that costs a wake for nobody.
-            sys::futex_wait(&self.word, word);
+            waiting.park(&self.word, word);
             // SIGNAL: woken, and not back in the region. The handler that runs here has another waiter woken first, so that
             // the wake is not lost on a thread that has something else to do.
             B::enter();
@@ -323,9 +324,9 @@ mod tests {
     #[test]
     fn a_refused_try_leaves_word_and_region_as_they_were() {
         let lock = RawMutex::new();
-        lock.word.store(libc::FUTEX_TID_MASK, Relaxed);
+        lock.word.store(LAST_THREAD, Relaxed);
         assert_eq!(lock.try_lock(), Err(TryLockError::WouldBlock));
-        assert_eq!(lock.word.load(Relaxed), libc::FUTEX_TID_MASK);
+        assert_eq!(lock.word.load(Relaxed), LAST_THREAD);
         assert!(!sigsafe_core::in_region());
     }
 

@@ -9,7 +9,7 @@ use core::hint;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
-use sigsafe_core::{Backend, DeferredCounter, MaskGuard};
+use sigsafe_core::{Backend, DefaultBackend, MaskGuard};
 
 use crate::TryLockError;
 use crate::sys;
@@ -40,14 +40,14 @@ const SPINS: u32 = 200;
 /// # Async-signal safety
 ///
 /// Everything but the data's own code may be called from a managed handler, and keeps `errno`.
-pub struct SpinMutex<T: ?Sized, B: Backend = DeferredCounter> {
+pub struct SpinMutex<T: ?Sized, B: Backend = DefaultBackend> {
     /// `fn() -> B`: the backend is a way of acting, not a value, so that it decides neither `Send` nor `Sync`.
     backend: PhantomData<fn() -> B>,
     inner: spin::mutex::SpinMutex<T>,
 }
 
 impl<T> SpinMutex<T> {
-    /// A free lock around `data`, with the default backend, [`DeferredCounter`]. Makes no system call.
+    /// A free lock around `data`, with the [default backend](DefaultBackend). Makes no system call.
     #[must_use]
     pub const fn new(data: T) -> Self {
         Self::with_backend(data)
@@ -164,7 +164,7 @@ impl<T: ?Sized + fmt::Debug, B: Backend> fmt::Debug for SpinMutex<T, B> {
 /// });
 /// ```
 #[must_use = "the lock is released as soon as the guard is dropped"]
-pub struct SpinMutexGuard<'a, T: ?Sized, B: Backend = DeferredCounter> {
+pub struct SpinMutexGuard<'a, T: ?Sized, B: Backend = DefaultBackend> {
     // Fields are dropped in the order in which they stand: the lock is released first, and then the region is left.
     inner: spin::mutex::SpinMutexGuard<'a, T>,
     _region: MaskGuard<B>,

@@ -1,23 +1,44 @@
 //! Deferral: signals that arrive in a critical region wait until it ends, without a system call on the way in or out.
 //!
-//! Every managed handler sits behind one [`trampoline`]. Delivered outside a region, a signal goes straight to its handler. In a
+//! Every managed handler sits behind one `trampoline`. Delivered outside a region, a signal goes straight to its handler. In a
 //! region it is *captured*: given back to the kernel (or kept in a slot), and every deferrable signal is blocked by editing the
 //! mask that the kernel restores when the trampoline returns. From then on the kernel queues what arrives. The outermost exit finds
-//! the word `added` non-zero and unblocks what was blocked ([`flush`]); the kernel delivers what waits before that call returns.
+//! the word `added` non-zero and unblocks what was blocked (`flush`); the kernel delivers what waits before that call returns.
 //!
 //! ```text
 //!  main flow   enter ──────── work ───────────────── exit: counter 0 │ added ≠ 0 → added = 0, unblock ─┐ ┌─ goes on
 //!  trampoline                  └ capture: requeue, added |= D, frame.mask |= D ┘                       └ handler ┘
 //! ```
 //!
-//! [`policy`] decides, [`slots`] keeps what must not wait in the kernel, [`trampoline`] receives, [`order`] finds out what a delivery
-//! really brings, [`flush`] lets in, [`leave`] sends on what a thread that exits leaves behind.
+//! [`policy`] decides, `slots` keeps what must not wait in the kernel, `trampoline` receives, `order` finds out what a delivery
+//! really brings, `flush` lets in, `leave` sends on what a thread that exits leaves behind.
+//!
+//! Where a signal cannot be given back to the kernel as it came there is no deferral: `direct` has what is left, under the same
+//! names, and `policy` its sets.
 
+#[cfg(not(deferral))]
+pub(crate) mod direct;
+#[cfg(deferral)]
 pub(crate) mod flush;
+#[cfg(deferral)]
 pub(crate) mod leave;
+#[cfg(deferral)]
 pub(crate) mod order;
 pub(crate) mod policy;
+#[cfg(deferral)]
 pub(crate) mod slots;
+#[cfg(deferral)]
 pub(crate) mod trampoline;
 
+#[cfg(not(deferral))]
+pub(crate) use direct as flush;
+#[cfg(not(deferral))]
+pub(crate) use direct as order;
+#[cfg(not(deferral))]
+pub(crate) use direct as slots;
+#[cfg(not(deferral))]
+pub(crate) use direct as trampoline;
+#[cfg(not(deferral))]
+pub use direct::leave_thread;
+#[cfg(deferral)]
 pub use leave::leave_thread;

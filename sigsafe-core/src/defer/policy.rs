@@ -1,8 +1,10 @@
 //! What is done with a signal: plain functions of numbers, without effects, tested for all 64 signals.
 
+#[cfg(deferral)]
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
+use crate::bits::AtomicBits;
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 
@@ -18,6 +20,7 @@ pub(crate) const RESERVED: SigSet = SigSet::RESERVED;
 /// What a mask may contain.
 pub(crate) const BLOCKABLE: SigSet = UNBLOCKABLE.union(RESERVED).complement();
 
+#[cfg(deferral)]
 /// SIGCONT discards what waits of these (POSIX, 2.4.1). Given back to the kernel they are there to be discarded.
 pub(crate) const STOPS: SigSet = SigSet::EMPTY.with(Signal::TSTP).with(Signal::TTIN).with(Signal::TTOU);
 
@@ -26,13 +29,14 @@ pub(crate) const STOPS: SigSet = SigSet::EMPTY.with(Signal::TSTP).with(Signal::T
 const DEFERRABLE: SigSet = FAULTS.union(UNBLOCKABLE).union(RESERVED).with(Signal::ABRT).complement();
 
 /// Signals whose top handler is registered as immediate. Written by the handler table, read everywhere.
-pub(crate) static IMMEDIATE: AtomicU64 = AtomicU64::new(0);
+pub(crate) static IMMEDIATE: AtomicBits = AtomicBits::new(0);
 
 /// What a region holds back at this moment.
 pub(crate) fn deferrable() -> SigSet {
     DEFERRABLE.difference(SigSet::from_bits(IMMEDIATE.load(Ordering::Relaxed)))
 }
 
+#[cfg(deferral)]
 /// What the trampoline does with a delivery.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
@@ -44,6 +48,7 @@ pub(crate) enum Verdict {
     Keep,
 }
 
+#[cfg(deferral)]
 /// A delivery, as far as the decision needs it.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Arrival {
@@ -61,6 +66,7 @@ pub(crate) struct Arrival {
     pub(crate) admitted: bool,
 }
 
+#[cfg(deferral)]
 /// Decides what to do with a delivery.
 pub(crate) fn decide(arrival: Arrival) -> Verdict {
     let Arrival { signal, code, from_self, in_region, immediate, admitted } = arrival;
@@ -83,12 +89,13 @@ pub(crate) fn decide(arrival: Arrival) -> Verdict {
     Verdict::Requeue
 }
 
+#[cfg(deferral)]
 /// Whether a region may have it blocked: everything deferrable may wait in the kernel, and faults and SIGABRT must not.
 pub(crate) fn may_block(signal: Signal) -> bool {
     DEFERRABLE.contains(signal)
 }
 
-#[cfg(test)]
+#[cfg(all(test, deferral))]
 mod tests {
     use super::*;
 

@@ -80,7 +80,7 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
 /// Remembers where the signal arrived, for a handler that asks.
 fn note_place(r: &ThreadRecord, signal: Signal, context: *const libc::ucontext_t) {
     // SAFETY: the context is the kernel's of a live frame.
-    let program_counter = sys::program_counter(unsafe { &*context }) as u64;
+    let program_counter = sys::program_counter(unsafe { &*context }).unwrap_or(0) as u64;
     // SIGNAL: one word. A trampoline that lands before the store is overwritten, and one that lands after it overwrites.
     r.captured_at.store((signal.number() as u64) << PLACE_BITS | program_counter & PLACE, Ordering::Relaxed);
 }

@@ -9,7 +9,7 @@ use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use super::Handler;
-use crate::signal::Signal;
+use crate::signal::{LAST, Signal};
 use crate::sys;
 
 /// One registration. Immutable after publication but for its state, and never freed: a trampoline on another thread may be about
@@ -70,17 +70,11 @@ impl Below {
         match (self, other) {
             (Below::Managed(a), Below::Managed(b)) => ptr::eq(*a, *b),
             (Below::Foreign(a), Below::Foreign(b)) => {
-                a.sa_sigaction == b.sa_sigaction && a.sa_flags == b.sa_flags && kernel_mask(a) == kernel_mask(b)
+                a.sa_sigaction == b.sa_sigaction && a.sa_flags == b.sa_flags && sys::from_sigset(&a.sa_mask) == sys::from_sigset(&b.sa_mask)
             }
             _ => false,
         }
     }
-}
-
-/// The eight bytes of the mask that the kernel keeps.
-fn kernel_mask(action: &libc::sigaction) -> u64 {
-    // SAFETY: libc's set begins with them.
-    unsafe { (&raw const action.sa_mask).cast::<u64>().read() }
 }
 
 impl Entry {
@@ -94,7 +88,7 @@ impl Entry {
 }
 
 /// The newest entry of each signal.
-static NEWEST: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(null_mut()) }; 64];
+static NEWEST: [AtomicPtr<Entry>; LAST as usize] = [const { AtomicPtr::new(null_mut()) }; LAST as usize];
 
 /// What [`make`] returns.
 pub(crate) struct Made {

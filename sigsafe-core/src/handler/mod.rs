@@ -174,6 +174,7 @@ impl Entry {
     pub(crate) fn one_shot(&self) -> bool {
         self.spec.reset_hand
     }
+    #[cfg(deferral)]
     pub(crate) fn no_defer(&self) -> bool {
         self.spec.no_defer
     }
@@ -301,13 +302,14 @@ impl Delivery<'_> {
     /// The instruction that the signal interrupted: for a delivery that a region had held back, the one at which it first arrived.
     ///
     /// `None` for a signal that came while the region was already holding others back, and so waited in the kernel; and for one that was
-    /// followed by another capture in the same region.
+    /// followed by another capture in the same region. Also on NetBSD, OpenBSD, illumos and the less common architectures, whose machine
+    /// contexts are not read.
     pub fn program_counter(&self) -> Option<usize> {
         if self.deferred {
             return self.captured_at;
         }
         // SAFETY: the context is that of a live frame.
-        self.context.map(|context| sys::program_counter(unsafe { context.as_ref() }))
+        self.context.and_then(|context| sys::program_counter(unsafe { context.as_ref() }))
     }
 
     /// Whether a region had held the signal back.

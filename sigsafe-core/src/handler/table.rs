@@ -7,25 +7,28 @@
 
 use core::hint;
 use core::ptr::{self, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+use crate::bits::AtomicBits;
 use crate::defer::policy::{self, IMMEDIATE};
 use crate::defer::trampoline::trampoline;
 use crate::handler::Handler;
 use crate::handler::entry::{Below, Entry, FIRED, LIVE, REMOVED, SPENT, make};
-use crate::signal::Signal;
+use crate::signal::{LAST, Signal};
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
 
-static TOP: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(null_mut()) }; 64];
+const SIGNALS: usize = LAST as usize;
+
+static TOP: [AtomicPtr<Entry>; SIGNALS] = [const { AtomicPtr::new(null_mut()) }; SIGNALS];
 
 /// Per signal the process that changes it, or 0. In the child of a fork its parent's number, if another thread was at it: that
 /// thread is not there, and its lock is free for the taking.
-static LOCK: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
+static LOCK: [AtomicU32; SIGNALS] = [const { AtomicU32::new(0) }; SIGNALS];
 
 /// Signals that have had handlers with different masks: the kernel may have built a frame with the mask of one, and the trampoline
 /// then finds another. It blocks the handler's mask itself.
-static MASKS_DIFFER: AtomicU64 = AtomicU64::new(0);
+static MASKS_DIFFER: AtomicBits = AtomicBits::new(0);
 
 fn place(signal: Signal) -> usize {
     signal.number() as usize - 1
@@ -194,24 +197,26 @@ fn tell_kernel(signal: Signal, effective: Below) {
 }
 
 /// `SA_NODEFER` and `SA_RESETHAND` never reach the kernel: a requeued signal would re-enter its own trampoline without end, or
-/// meet the default action. The trampoline emulates them.
+/// meet the default action. The trampoline emulates them. Where nothing is requeued the kernel gets the first; the second stays
+/// ours, for the table has to know when a handler is gone.
 fn kernel_action(signal: Signal, spec: &Handler) -> libc::sigaction {
     // SAFETY: zero is a value of every field.
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
     action.sa_sigaction = trampoline as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
+    let nested = cfg!(not(deferral)) && spec.no_defer;
     for (wanted, flag) in [
         (spec.on_stack, libc::SA_ONSTACK),
         (spec.restart, libc::SA_RESTART),
         (spec.no_cld_stop, libc::SA_NOCLDSTOP),
         (spec.no_cld_wait, libc::SA_NOCLDWAIT),
+        (nested, libc::SA_NODEFER),
     ] {
         if wanted {
             action.sa_flags |= flag;
         }
     }
-    let blocked = spec.mask.with(signal).intersection(policy::BLOCKABLE);
-    // SAFETY: libc's set begins with the kernel's eight bytes and is longer.
-    unsafe { (&raw mut action.sa_mask).cast::<u64>().write(blocked.bits()) };
+    let blocked = if nested { spec.mask } else { spec.mask.with(signal) }.intersection(policy::BLOCKABLE);
+    action.sa_mask = sys::to_sigset(blocked);
     action
 }

@@ -40,7 +40,7 @@ pub fn suspend(set: SigSet) {
 #[doc(alias = "epoll_pwait")]
 pub fn temporary<R>(set: SigSet, call: impl FnOnce(&libc::sigset_t) -> R) -> Option<R> {
     let r = record();
-    let mask = sys::libc_set(editable(set));
+    let mask = sys::to_sigset(editable(set));
     if !r.in_region() && r.slots.is_empty() {
         return Some(call(&mask));
     }

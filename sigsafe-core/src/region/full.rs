@@ -59,20 +59,6 @@ impl Backend for FullSyscall {
 
     #[inline]
     fn scoped<R>(f: impl FnOnce() -> R) -> R {
-        /// Leaves on unwinding too.
-        struct Leave;
-
-        impl Drop for Leave {
-            fn drop(&mut self) {
-                // SAFETY: pairs with the entry below; closures cannot forget it.
-                unsafe { FullSyscall::exit() }
-            }
-        }
-
-        Self::enter();
-        let leave = Leave;
-        let result = f();
-        drop(leave);
-        result
+        super::guarded::<Self, R>(f)
     }
 }

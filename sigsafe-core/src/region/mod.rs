@@ -1,7 +1,7 @@
 //! Critical regions: while a thread is in one, no managed handler runs on it.
 //!
 //! Two backends behind one trait. [`DeferredCounter`] counts in the thread record and costs no system call unless a signal comes;
-//! it holds back *managed* handlers. [`FullSyscall`] blocks in the kernel, two system calls around the outermost region, and holds
+//! it holds back *managed* handlers, and exists on Linux (x86_64, aarch64) and, by other means, on DragonFly. [`FullSyscall`] blocks in the kernel, two system calls around the outermost region, and holds
 //! back every handler. Regions of both nest in each other in any order; the last one to end lets in what waited.
 //!
 //! Two forms: the closure ([`critical`]), which cannot be left open and is the cheaper one, and the guard ([`MaskGuard`]), which can
@@ -10,21 +10,47 @@
 //!
 //! What regions do not do is in the [crate's documentation](crate#what-it-does-not-do).
 
+#[cfg(deferral)]
+mod deferred;
+#[cfg(target_os = "dragonfly")]
+#[path = "dragonfly.rs"]
+mod deferred;
+#[cfg(not(any(deferral, target_os = "dragonfly")))]
+#[path = "none.rs"]
 mod deferred;
 mod full;
 
 pub use deferred::DeferredCounter;
 pub use full::FullSyscall;
 
+/// What regions use unless another backend is named: [`DeferredCounter`] where there is one (Linux on x86_64 and aarch64,
+/// DragonFly), and [`FullSyscall`] elsewhere, at its price of two system calls a region.
+#[cfg(any(deferral, target_os = "dragonfly"))]
+pub type DefaultBackend = DeferredCounter;
+
+/// What regions use unless another backend is named: [`DeferredCounter`] where there is one (Linux on x86_64 and aarch64,
+/// DragonFly), and [`FullSyscall`] here and elsewhere, at its price of two system calls a region.
+#[cfg(not(any(deferral, target_os = "dragonfly")))]
+pub type DefaultBackend = FullSyscall;
+
 use core::marker::PhantomData;
 
 mod sealed {
     pub trait Sealed {}
+    #[cfg(any(deferral, target_os = "dragonfly"))]
     impl Sealed for super::DeferredCounter {}
     impl Sealed for super::FullSyscall {}
 }
 
 /// How a region holds signals back: [`DeferredCounter`] or [`FullSyscall`].
+///
+/// Sealed. To name `DeferredCounter` as the backend on a system that has none is an error while compiling; [`DefaultBackend`] is a
+/// backend everywhere.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no backend of critical regions on this system",
+    label = "use `FullSyscall`, or `DefaultBackend` for the cheapest that there is",
+    note = "signals are deferred on Linux (x86_64, aarch64) and DragonFly; every system has `FullSyscall`"
+)]
 pub trait Backend: sealed::Sealed + 'static {
     /// The backend's name, for reports.
     const NAME: &'static str;
@@ -44,6 +70,26 @@ pub trait Backend: sealed::Sealed + 'static {
     /// Runs `f` in a region.
     #[doc(hidden)]
     fn scoped<R>(f: impl FnOnce() -> R) -> R;
+}
+
+/// The closure form out of the guard's: enters, runs `f`, and leaves on unwinding too.
+#[inline]
+fn guarded<B: Backend, R>(f: impl FnOnce() -> R) -> R {
+    struct Leave<B: Backend>(PhantomData<B>);
+
+    impl<B: Backend> Drop for Leave<B> {
+        #[inline]
+        fn drop(&mut self) {
+            // SAFETY: pairs with the entry below; a closure cannot forget it.
+            unsafe { B::exit() }
+        }
+    }
+
+    B::enter();
+    let leave = Leave::<B>(PhantomData);
+    let result = f();
+    drop(leave);
+    result
 }
 
 /// Proof of being in a region. Zero-sized; it cannot leave the closure that it is given to, nor the thread.
@@ -70,7 +116,7 @@ impl Region<'_> {
     }
 }
 
-/// Runs `f` in a critical region of the default backend, [`DeferredCounter`]; a panic in it leaves the region too.
+/// Runs `f` in a critical region of the [default backend](DefaultBackend); a panic in it leaves the region too.
 ///
 /// ```
 /// let sum = sigsafe_core::critical(|_region| 1 + 1);
@@ -78,11 +124,12 @@ impl Region<'_> {
 /// ```
 ///
 /// Async-signal safety: may be called from a handler. Cost: no system call and, in a loop, at most eight instructions, unless a
-/// signal came: then its capture (one or two deliveries) and one `rt_sigprocmask`.
+/// signal came: then its capture (one or two deliveries) and one `rt_sigprocmask`. Where the default is [`FullSyscall`]: its two system
+/// calls.
 #[doc(alias = "sigblockall")]
 #[inline]
 pub fn critical<R>(f: impl for<'r> FnOnce(Region<'r>) -> R) -> R {
-    critical_with::<DeferredCounter, R>(f)
+    critical_with::<DefaultBackend, R>(f)
 }
 
 /// [`critical`] with a backend of your choice.
@@ -118,7 +165,7 @@ pub fn critical_with<B: Backend, R>(f: impl for<'r> FnOnce(Region<'r>) -> R) -> 
 /// Async-signal safety: may be made and dropped in a handler, both in the same call of it. Cost: the backend's.
 #[must_use = "the region ends as soon as the guard is dropped"]
 #[derive(Debug)]
-pub struct MaskGuard<B: Backend = DeferredCounter> {
+pub struct MaskGuard<B: Backend = DefaultBackend> {
     backend: PhantomData<B>,
     thread: PhantomData<*const ()>,
     #[cfg(sigsafe_mutant = "mask-per-guard")]

@@ -1,10 +1,33 @@
 //! The operating system, as the rest of the crate sees it: a handful of calls and the address of the thread record.
 //!
 //! Everything here is async-signal-safe and leaves `errno` alone unless it says otherwise.
+//!
+//! | file | what | where |
+//! |---|---|---|
+//! | `linux/` | raw system calls | where there is deferral: Linux on x86_64 and aarch64 |
+//! | `unix` | the same names over libc | everywhere else |
+//! | `posix`, `sigset`, `errno`, `context` | what is libc's on both sides | everywhere |
+//! | `record/` | the thread record's place: initial-exec TLS, or behind a pthread key | one of them |
+//! | `park/` | waiting for a word in memory to change | one of them |
 
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-compile_error!("this version of sigsafe-core runs on Linux, x86_64 and aarch64");
-
+mod context;
+pub(crate) mod errno;
+#[cfg(deferral)]
 mod linux;
+mod park;
+mod posix;
+mod record;
+mod sigset;
+#[cfg(not(deferral))]
+mod unix;
 
+pub(crate) use context::program_counter;
+pub(crate) use errno::{errno, set_errno};
+#[cfg(deferral)]
 pub(crate) use linux::*;
+pub(crate) use park::{park, unpark_one};
+pub(crate) use posix::*;
+pub(crate) use record::record_address;
+pub(crate) use sigset::{from_sigset, to_sigset};
+#[cfg(not(deferral))]
+pub(crate) use unix::*;

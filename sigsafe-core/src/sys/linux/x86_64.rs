@@ -1,39 +1,6 @@
-//! x86_64: the system call instruction and the thread record's place.
+//! x86_64: the system call instruction.
 
-use core::arch::{asm, global_asm};
-
-// The record is declared here and not by `thread_local!`: in a shared library that compiles to `__tls_get_addr`, whose first
-// call on a thread may allocate. Initial-exec TLS (`@GOTTPOFF`) is part of every thread's static block from its first
-// instruction to its last. The name carries the layout's version; it is hidden, so that each library has its own.
-global_asm!(
-    ".pushsection .tbss.sigsafe_thread_record_v1,\"awT\",@nobits",
-    ".globl sigsafe_thread_record_v1",
-    ".hidden sigsafe_thread_record_v1",
-    ".type sigsafe_thread_record_v1,@tls_object",
-    ".size sigsafe_thread_record_v1,{size}",
-    ".p2align 6",
-    "sigsafe_thread_record_v1:",
-    ".zero {size}",
-    ".popsection",
-    size = const crate::record::RECORD_BYTES,
-);
-
-/// The address of the calling thread's record.
-#[inline(always)]
-pub(crate) fn record_address() -> *mut u8 {
-    let address;
-    // SAFETY: reads the thread control block's own address, which the ABI keeps at fs:0, and adds the constant offset that the
-    // linker or loader put for the symbol above. `pure`: the sum never changes on one thread.
-    unsafe {
-        asm!(
-            "mov {a}, qword ptr fs:[0]",
-            "add {a}, qword ptr [rip + sigsafe_thread_record_v1@GOTTPOFF]",
-            a = lateout(reg) address,
-            options(pure, nomem, nostack),
-        );
-    }
-    address
-}
+use core::arch::asm;
 
 /// A system call with up to four arguments; a negative result is minus the error number.
 ///
@@ -54,9 +21,4 @@ pub(crate) unsafe fn syscall4(number: libc::c_long, a: usize, b: usize, c: usize
         );
     }
     result
-}
-
-/// The instruction that the interrupted code would have executed next.
-pub(crate) fn program_counter(context: &libc::ucontext_t) -> usize {
-    context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize
 }

@@ -1,0 +1,149 @@
+//! No deferral: what takes the place of the other modules here where a signal cannot be given back to the kernel as it came.
+//!
+//! The kernel's entry runs the handler at once. A region holds signals back by the kernel's mask alone (`FullSyscall`, or DragonFly's
+//! own block), so that in one only a fault or an immediate handler gets here. Nothing is ever captured, so the slots are empty. The entry runs as a signal handler, at any instruction
+//! of the thread; the flush as the last thing that an exit does.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use crate::defer::policy;
+use crate::handler::entry::Entry;
+use crate::handler::{Delivery, table};
+use crate::record::{ThreadRecord, fence, get, put, record};
+use crate::signal::Signal;
+use crate::sigset::SigSet;
+use crate::sys::{self, How};
+use crate::waiting;
+
+/// The kernel's entry. It leaves the record as it was found: a handler's regions never unblock for the code that it interrupts, and
+/// its changes to the mask die with it, as the kernel has it.
+///
+/// # Safety
+///
+/// Called by the kernel, or by someone who passes on what the kernel gave him: `info` and `context` are those of a live delivery.
+pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let Ok(signal) = Signal::new(number) else { return };
+    // Null only when somebody else calls us for a signal that never had a handler of ours.
+    let Some(entry) = table::current(signal) else { return };
+    let errno = sys::errno();
+    let r = record();
+    let counters = [&r.scoped, &r.held, &r.full, &r.phase, &r.handlers];
+    let found = counters.map(get);
+    let added = r.added.load(Ordering::Relaxed);
+    let below = r.below.load(Ordering::Relaxed);
+
+    // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
+    r.added.store(0, Ordering::Relaxed);
+    r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
+    put(&r.phase, 0);
+    put(&r.handlers, get(&r.handlers) + 1);
+    let waiting = waiting::pass_on(r);
+    fence();
+
+    if entry.one_shot() {
+        table::fire(signal, entry);
+    }
+    if table::masks_differ(signal) {
+        sys::sigprocmask(How::Block, entry.mask().intersection(policy::BLOCKABLE));
+    }
+    call(entry, &Delivery::new(signal, info, NonNull::new(context.cast()), false, None));
+
+    fence();
+    for (counter, value) in counters.into_iter().zip(found) {
+        put(counter, value);
+    }
+    r.waiting.store(waiting, Ordering::Relaxed);
+    r.below.store(below, Ordering::Relaxed);
+    r.added.store(added, Ordering::Relaxed);
+    sys::set_errno(errno);
+}
+
+/// A panic in the handler aborts here: it must not unwind into the kernel's frame.
+extern "C" fn call(entry: &Entry, delivery: &Delivery<'_>) {
+    (entry.handler())(delivery);
+}
+
+/// The slow path of every exit, taken when `added` is not zero: unblocks what the regions have blocked if this was the outermost one.
+/// The kernel delivers what waits before the unblocking call returns.
+#[cold]
+#[inline(never)]
+pub(crate) fn flush_if_outermost() {
+    let r = record();
+    if r.in_region() {
+        return;
+    }
+    // SIGNAL: from the swap to the call nothing in the record knows that the signals are blocked. An immediate handler or a fault's
+    // that lands here finds them blocked like a user's, and leaves them so.
+    let ours = SigSet::from_bits(r.added.swap(0, Ordering::Relaxed));
+    if !ours.is_empty() {
+        sys::sigprocmask(How::Unblock, ours);
+    }
+}
+
+/// A temporary mask lets in nothing that only we keep.
+pub(crate) fn release_for(_: &ThreadRecord, _: SigSet) -> bool {
+    false
+}
+
+/// To be called by a thread that is about to exit, possibly out of a region: it runs no handler any more, since every signal is
+/// blocked from here on. (Where regions capture signals, this is also where they are sent on to the process.)
+///
+/// Threads that this crate has created do it themselves.
+///
+/// Async-signal safety: may be called from a handler. Cost: one system call.
+pub fn leave_thread() {
+    sys::sigprocmask(How::Block, policy::BLOCKABLE.difference(policy::FAULTS));
+}
+
+/// A captured signal: there are none.
+pub(crate) enum Captured {}
+
+impl Captured {
+    pub(crate) fn info(&self) -> &libc::siginfo_t {
+        match *self {}
+    }
+}
+
+/// What the kernel has handed out.
+pub(crate) enum Received {
+    /// The signal itself, always.
+    Itself,
+    #[allow(dead_code, reason = "for those who ask in the same words where there is deferral")]
+    Instead(Captured),
+    #[allow(dead_code, reason = "as above")]
+    Nothing,
+}
+
+pub(crate) fn receive(_: &ThreadRecord, _: Signal, _: &libc::siginfo_t) -> Received {
+    Received::Itself
+}
+
+/// The slots of the thread record: none, and so empty.
+#[derive(Debug)]
+pub(crate) struct Slots([u64; 0]);
+
+impl Slots {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn drop_foreign(&self, _process: u32) {}
+
+    pub(crate) fn waiting_signals(&self) -> SigSet {
+        SigSet::EMPTY
+    }
+
+    pub(crate) fn promised(&self) -> SigSet {
+        SigSet::EMPTY
+    }
+
+    pub(crate) fn lost_tokens(&self, _: Signal) -> bool {
+        false
+    }
+
+    pub(crate) fn take_waiting(&self, _: impl Fn(Signal) -> bool) -> Option<(Signal, Captured)> {
+        None
+    }
+}

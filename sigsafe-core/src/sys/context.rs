@@ -1,0 +1,29 @@
+//! Where the interrupted code stood, out of the machine context of a signal frame. Runs in handlers.
+
+use libc::ucontext_t;
+
+/// The instruction that the interrupted code would have executed next; `None` where the layout of the context is not known here.
+pub(crate) fn program_counter(context: &ucontext_t) -> Option<usize> {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    let counter = Some(context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize);
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    let counter = Some(context.uc_mcontext.pc as usize);
+    #[cfg(all(any(target_os = "freebsd", target_os = "dragonfly"), target_arch = "x86_64"))]
+    let counter = Some(context.uc_mcontext.mc_rip as usize);
+    // SAFETY: the kernel's frame holds the context that this points to.
+    #[cfg(all(target_vendor = "apple", target_arch = "x86_64"))]
+    let counter = Some(unsafe { (*context.uc_mcontext).__ss.__rip } as usize);
+    // SAFETY: the kernel's frame holds the context that this points to.
+    #[cfg(all(target_vendor = "apple", target_arch = "aarch64"))]
+    let counter = Some(unsafe { (*context.uc_mcontext).__ss.__pc } as usize);
+    #[cfg(not(any(
+        all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")),
+        all(any(target_os = "freebsd", target_os = "dragonfly"), target_arch = "x86_64"),
+        all(target_vendor = "apple", any(target_arch = "x86_64", target_arch = "aarch64"))
+    )))]
+    let counter = {
+        let _ = context;
+        None
+    };
+    counter
+}
