@@ -1,31 +1,74 @@
 #!/usr/bin/env bash
-# Builds the library with one protection removed at a time and expects its tests to fail: a test that stays green without a
-# protection does not test it. Without arguments, every mutant.
+# Takes one protection at a time out of the library and expects a test to fail: a test that stays green without a protection does
+# not test it. Without arguments, every mutant.
 #
 #   scripts/mutants.sh [MUTANT...]
 #
-# A mutant is chosen by `--cfg sigsafe_mutant="NAME"`, given to this workspace's crates alone through a compiler wrapper, so that
-# their dependencies are not built again. `cargo` keeps the results apart from those of an ordinary build.
+# `mutant!("NAME")` in core's sources is chosen by the variable SIGSAFE_MUTANT, in a build with `--cfg sigsafe_mutants` that serves
+# them all. `cfg(sigsafe_mutant = "NAME")` takes a build of its own, and is for what cannot be decided at run time. Either flag
+# is given to this workspace's crates alone through a compiler wrapper, so that their dependencies are not built again. `cargo`
+# keeps the results apart from those of an ordinary build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # mutant: the test that must turn red, as arguments of `cargo test`
 declare -A catches=(
+  # regions and the mask
   [no-frame-mask]="-p sigsafe-core --test property"
-  [no-flush]="-p sigsafe-core --test property"
+  [no-flush]="-p sigsafe-core --test region signals_wait_for_the_end_of_a_region_of_every_form"
   [mask-per-guard]="-p sigsafe-core --test property"
   [one-counter]="-p sigsafe-core --test property"
   [handler-flushes-below]="-p sigsafe-core --test sweep one_signal_at_every_instruction_of_a_flush"
+  [faults-blocked]="-p sigsafe-core --test faults a_null_read_in_a_region_reaches_its_handler_and_the_region_goes_on"
+  [reserved-blocked]="-p sigsafe-core --test libc_signals setgid_in_another_thread_is_not_stalled_by_a_region"
+  [kernel-s-mask]="-p sigsafe-core --test mask current_shows_the_logical_mask_while_a_region_holds_signals_back"
+  [blocked-is-forgotten]="-p sigsafe-core --test mask what_is_blocked_in_a_region_stays_blocked_after_it"
+  [unblocked-is-forgotten]="-p sigsafe-core --test mask what_is_unblocked_in_a_region_is_let_in_at_its_end"
+  [temporary-mask-ignored]="-p sigsafe-core --test delivery a_temporary_mask_in_a_region_admits_a_signal_that_the_thread_had_blocked"
+  [suspend-unannounced]="-p sigsafe-core --test suspend of_two_admitted_at_once_both_run"
+  [suspend-forgets-kept]="-p sigsafe-core --test suspend temporary_does_not_sleep_for_what_has_come"
+  # capture
+  [real-time-requeued]="-p sigsafe-core --test realtime a_stream_to_the_thread_is_complete_and_in_order"
+  [no-exchange]="-p sigsafe-core --test realtime a_stream_to_the_thread_is_complete_and_in_order"
+  [no-token]="-p sigsafe-core --test realtime a_stream_to_the_process_is_complete_and_in_order"
+  [lost-token-unnoticed]="-p sigsafe-core --test wait"
+  [refused-token-forgotten]="-p sigsafe-core --test limits real_time_signals_keep_their_order_in_a_sandbox"
+  [refused-is-lost]="-p sigsafe-core --test limits what_a_sandbox_does_not_let_requeue_is_handled_at_the_region_s_end"
+  [siginfo-not-copied]="-p sigsafe-core --test process the_siginfo_of_a_captured_legacy_signal_survives_a_full_queue"
+  [sent-fault-at-once]="-p sigsafe-core --test process a_sent_fault_is_deferred_and_not_lost"
+  [sent-faults-kept]="-p sigsafe-core --test process a_sent_fault_is_deferred_and_not_lost"
+  [abort-deferred]="-p sigsafe-core --test process abort_in_a_deferring_region_runs_the_handler_and_dies_of_sigabrt"
+  [continue-requeued]="-p sigsafe-core --test jobcontrol a_stop_sent_while_a_continue_is_captured_is_handled"
+  [fork-keeps-slots]="-p sigsafe-core --test inherit a_fork_in_a_region_leaves_the_signal_to_the_parent_alone"
+  [exit-forgets]="-p sigsafe-core --test leave a_signal_of_the_process_is_handled_by_another_thread"
+  [pc-of-exit]="-p sigsafe-core --test place the_program_counter_is_that_of_the_arrival"
+  # handlers
   [no-table-lock]="-p sigsafe-core --test contention a_handler_stays_in_force_while_others_come_and_go"
   [mask-of-another]="-p sigsafe-core --test handler a_handler_that_replaces_one_with_a_frame_has_its_own_mask"
+  [no-defer-in-kernel]="-p sigsafe-core --test handler no_defer_lets_a_handler_be_interrupted_by_its_own_signal"
+  [no-defer-forgotten]="-p sigsafe-core --test handler no_defer_lets_a_handler_be_interrupted_by_its_own_signal"
+  [reset-hand-in-kernel]="-p sigsafe-core --test handler reset_hand_restores_the_default_at_the_first_delivery"
+  [one-shot-stays]="-p sigsafe-core --test handler reset_hand_restores_the_default_at_the_first_delivery"
+  [stack-not-asked-for]="-p sigsafe-core --test delivery a_handler_runs_on_the_alternate_stack_if_it_asked_for_it"
   [wake-kept]="-p sigsafe-core --test waiting a_wake_is_passed_on_before_a_handler_runs"
   [spawn-unblocked]="-p sigsafe-core --test spawn_storm no_handler_runs_on_a_new"
 )
 names=("$@")
-[ $# -gt 0 ] || names=("${!catches[@]}")
+[ $# -gt 0 ] || readarray -t names < <(printf '%s\n' "${!catches[@]}" | sort)
 
 target=${CARGO_TARGET_DIR:-target}
 log=$target/mutants.log
+
+# with_flag DIRECTORY FLAG COMMAND...: runs COMMAND with the flag given to the workspace's crates.
+with_flag() {
+  mkdir -p "$target/mutants/$1"
+  local wrapper
+  wrapper=$(cd "$target/mutants/$1" && pwd)/rustc
+  # Only when it changes: cargo builds again after a newer compiler.
+  [ -x "$wrapper" ] || { printf '#!/bin/sh\nexec "$@" --cfg '"'%s'"'\n' "$2" >"$wrapper" && chmod +x "$wrapper"; }
+  RUSTC_WORKSPACE_WRAPPER=$wrapper "${@:3}"
+}
+
 survivors=0
 for name in "${names[@]}"; do
   test=${catches[$name]:-}
@@ -33,20 +76,25 @@ for name in "${names[@]}"; do
     printf 'unknown mutant %s; there are: %s\n' "$name" "${!catches[*]}" >&2
     exit 2
   fi
-  mkdir -p "$target/mutants/$name"
-  wrapper=$(cd "$target/mutants/$name" && pwd)/rustc
-  printf '#!/bin/sh\nexec "$@" --cfg '"'"'sigsafe_mutant="%s"'"'"'\n' "$name" >"$wrapper"
-  chmod +x "$wrapper"
+  if grep -rqF "mutant!(\"$name\")" sigsafe-*/src; then
+    build=(with_flag all sigsafe_mutants env "SIGSAFE_MUTANT=$name")
+  elif grep -rqF "sigsafe_mutant = \"$name\"" sigsafe-*/src; then
+    build=(with_flag "$name" "sigsafe_mutant=\"$name\"" env)
+  else
+    printf 'mutant %-26s is nowhere in the sources\n' "$name" >&2
+    exit 2
+  fi
   read -ra arguments <<<"$test"
   # It must build: a mutant that does not compile would look caught.
-  RUSTC_WORKSPACE_WRAPPER=$wrapper cargo test -q "${arguments[@]:0:4}" --no-run
-  if PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 RUSTC_WORKSPACE_WRAPPER=$wrapper timeout 600 cargo test -q "${arguments[@]}" >"$log" 2>&1; then
-    printf 'mutant %-22s SURVIVED: %s\n' "$name" "$test"
+  "${build[@]}" cargo test -q "${arguments[@]:0:4}" --no-run
+  start=$SECONDS
+  if PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 "${build[@]}" timeout 600 cargo test -q "${arguments[@]}" >"$log" 2>&1; then
+    printf 'mutant %-26s SURVIVED: %s\n' "$name" "$test"
     survivors=$((survivors + 1))
   elif grep -q '^test result: FAILED' "$log"; then
-    printf 'mutant %-22s caught by %s\n' "$name" "${arguments[3]} ${arguments[4]:-}"
+    printf 'mutant %-26s caught by %s (%s s)\n' "$name" "${arguments[3]} ${arguments[4]:-}" "$((SECONDS - start))"
   else
-    printf 'mutant %-22s: no verdict, see %s\n' "$name" "$log"
+    printf 'mutant %-26s: no verdict, see %s\n' "$name" "$log"
     survivors=$((survivors + 1))
   fi
 done

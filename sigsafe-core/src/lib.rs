@@ -2,6 +2,9 @@
 #![no_std]
 #![warn(missing_docs)]
 
+#[macro_use]
+mod mutant;
+
 #[cfg(feature = "std")]
 extern crate std;
 

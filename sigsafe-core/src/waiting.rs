@@ -61,7 +61,7 @@ impl Drop for Waiting {
 /// back afterwards.
 pub(crate) fn pass_on(r: &ThreadRecord) -> usize {
     let waiting = r.waiting.load(Ordering::Relaxed);
-    if waiting != 0 && cfg!(not(sigsafe_mutant = "wake-kept")) {
+    if waiting != 0 && !mutant!("wake-kept") {
         // SIGNAL: a handler between the wake and the store wakes one more, for nothing, and puts back what it has found.
         sys::unpark_one(waiting);
         r.waiting.store(0, Ordering::Relaxed);

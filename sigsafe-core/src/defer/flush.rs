@@ -43,10 +43,10 @@ pub(crate) fn flush(r: &ThreadRecord) {
         ours = ours.union(held_back.difference(sys::sigprocmask(How::Block, held_back)));
         release_slots(r, ours);
     }
-    if !ours.is_empty() && cfg!(not(sigsafe_mutant = "no-flush")) {
+    if !ours.is_empty() && !mutant!("no-flush") {
         sys::sigprocmask(How::Unblock, ours);
     }
-    if added & SLOT_WAITS != 0 {
+    if added & SLOT_WAITS != 0 && !mutant!("sent-faults-kept") {
         release_faults(r);
     }
     // What was captured and is blocked by the thread itself comes with a context of its own.
@@ -115,9 +115,15 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
 /// For each kept real-time signal, its token. The kernel has them blocked.
 fn send_tokens(r: &ThreadRecord) {
     while let Some((signal, promise)) = r.slots.promise_token() {
+        if mutant!("no-token") {
+            promise.revoke();
+            break;
+        }
         // SAFETY: the token is a whole siginfo on this stack.
         if !unsafe { sys::queue_to_self(signal.number(), slots::token(signal).info()) } {
-            promise.revoke();
+            if !mutant!("refused-token-forgotten") {
+                promise.revoke();
+            }
             break;
         }
     }

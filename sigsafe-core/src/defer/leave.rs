@@ -21,7 +21,7 @@ use crate::sys::{self, How};
 pub fn leave_thread() {
     let r = record();
     sys::sigprocmask(How::Block, policy::BLOCKABLE.difference(policy::FAULTS));
-    if r.slots.is_empty() || cfg!(sigsafe_mutant = "exit-forgets") {
+    if r.slots.is_empty() || mutant!("exit-forgets") {
         return;
     }
     r.slots.drop_foreign(sys::process_id());

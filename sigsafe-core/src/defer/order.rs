@@ -23,10 +23,16 @@ pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) 
         return lost_siginfo(r, signal, info).map_or(Received::Itself, Received::Instead);
     }
     let token = slots::is_token(info);
-    let kept = if token { r.slots.take_oldest(signal) } else { r.slots.exchange_oldest(signal, info) };
+    let kept = if token {
+        r.slots.take_oldest(signal)
+    } else if mutant!("no-exchange") {
+        None
+    } else {
+        r.slots.exchange_oldest(signal, info)
+    };
     match kept {
         Some(kept) => {
-            if !token && !sys::sigpending().contains(signal) {
+            if !token && !sys::sigpending().contains(signal) && !mutant!("lost-token-unnoticed") {
                 // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
                 r.slots.lost_tokens(signal);
             }

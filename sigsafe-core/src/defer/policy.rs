@@ -33,6 +33,12 @@ pub(crate) static IMMEDIATE: AtomicBits = AtomicBits::new(0);
 
 /// What a region holds back at this moment.
 pub(crate) fn deferrable() -> SigSet {
+    if mutant!("faults-blocked") {
+        return DEFERRABLE.union(FAULTS);
+    }
+    if mutant!("reserved-blocked") {
+        return DEFERRABLE.union(RESERVED);
+    }
     DEFERRABLE.difference(SigSet::from_bits(IMMEDIATE.load(Ordering::Relaxed)))
 }
 
@@ -70,21 +76,22 @@ pub(crate) struct Arrival {
 /// Decides what to do with a delivery.
 pub(crate) fn decide(arrival: Arrival) -> Verdict {
     let Arrival { signal, code, from_self, in_region, immediate, admitted } = arrival;
-    if !in_region || immediate || admitted {
+    if !in_region || immediate || (admitted && !mutant!("temporary-mask-ignored")) {
         return Verdict::Run;
     }
     if FAULTS.contains(signal) {
         // Returning from a fault without its handler would run into it again; a sent one, requeued and unblocked, would come
         // back before the next instruction, without end.
-        return if code > 0 { Verdict::Run } else { Verdict::Keep };
+        return if code > 0 || mutant!("sent-fault-at-once") { Verdict::Run } else { Verdict::Keep };
     }
     if signal == Signal::ABRT {
         // abort() raises it and, if raise() returns, takes the process down by other means.
-        return if code == libc::SI_TKILL && from_self { Verdict::Run } else { Verdict::Keep };
+        return if code == libc::SI_TKILL && from_self && !mutant!("abort-deferred") { Verdict::Run } else { Verdict::Keep };
     }
     // Sending SIGCONT again would discard stops that were sent after it.
     if signal == Signal::CONT || signal.is_real_time() {
-        return Verdict::Keep;
+        let requeued = if signal == Signal::CONT { mutant!("continue-requeued") } else { mutant!("real-time-requeued") };
+        return if requeued { Verdict::Requeue } else { Verdict::Keep };
     }
     Verdict::Requeue
 }

@@ -123,9 +123,11 @@ fn capture(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t, frame_mask:
             held_back = held_back.with(signal);
         }
     } else if requeue() {
-        r.slots.keep_copy(signal, info);
+        if !mutant!("siginfo-not-copied") {
+            r.slots.keep_copy(signal, info);
+        }
     } else {
-        waits = r.slots.keep(signal, info);
+        waits = !mutant!("refused-is-lost") && r.slots.keep(signal, info);
         if !waits {
             r.overflows.fetch_add(1, Ordering::Relaxed);
         }
@@ -147,7 +149,7 @@ fn hold_back(r: &ThreadRecord, set: SigSet, frame_mask: &mut u64) {
     r.added.fetch_or(set.bits() & !*frame_mask, Ordering::Relaxed);
     // SIGNAL: `added` first, then the mask. In between `added` names signals that are not blocked yet, and unblocking those
     // changes nothing; the other way round they could stay blocked with nobody knowing.
-    if cfg!(not(sigsafe_mutant = "no-frame-mask")) {
+    if !mutant!("no-frame-mask") {
         *frame_mask |= set.bits();
     }
 }
@@ -178,7 +180,7 @@ pub(crate) unsafe fn run(
     let deferred = phase & RELEASING != 0 && !entry.immediate() && !raised;
 
     // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
-    if cfg!(not(sigsafe_mutant = "handler-flushes-below")) {
+    if !mutant!("handler-flushes-below") {
         r.added.store(0, Ordering::Relaxed);
     }
     r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
@@ -194,13 +196,13 @@ pub(crate) unsafe fn run(
     r.captured_at.store(0, Ordering::Relaxed);
     fence();
 
-    if entry.one_shot() {
+    if entry.one_shot() && !mutant!("one-shot-stays") {
         table::fire(signal, entry);
     }
     if table::masks_differ(signal) {
         sys::sigprocmask(How::Block, entry.mask().intersection(policy::BLOCKABLE));
     }
-    if entry.no_defer() && !entry.mask().contains(signal) && !blocked_below(context, signal) {
+    if entry.no_defer() && !mutant!("no-defer-forgotten") && !entry.mask().contains(signal) && !blocked_below(context, signal) {
         sys::sigprocmask(How::Unblock, SigSet::from(signal));
     }
     let delivery = Delivery::new(signal, info, NonNull::new(context), deferred, place);
@@ -225,7 +227,7 @@ pub(crate) unsafe fn run(
     put(&r.phase, phase);
     r.captured_at.store(captured_at, Ordering::Relaxed);
     r.below.store(below, Ordering::Relaxed);
-    if cfg!(not(sigsafe_mutant = "handler-flushes-below")) {
+    if !mutant!("handler-flushes-below") {
         r.added.store(added & !SLOT_WAITS, Ordering::Relaxed);
     }
     // SIGNAL: a sent fault, which is never blocked, may be kept before this line or after it: before, it is seen here; after, its

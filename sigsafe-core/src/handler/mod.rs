@@ -305,7 +305,7 @@ impl Delivery<'_> {
     /// followed by another capture in the same region. Also on NetBSD, OpenBSD, illumos and the less common architectures, whose machine
     /// contexts are not read.
     pub fn program_counter(&self) -> Option<usize> {
-        if self.deferred {
+        if self.deferred && !mutant!("pc-of-exit") {
             return self.captured_at;
         }
         // SAFETY: the context is that of a live frame.

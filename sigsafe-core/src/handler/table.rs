@@ -62,14 +62,14 @@ pub(crate) fn current(signal: Signal) -> Option<&'static Entry> {
 /// Whether the frame of a delivery may have been built with another handler's mask.
 #[inline]
 pub(crate) fn masks_differ(signal: Signal) -> bool {
-    cfg!(not(sigsafe_mutant = "mask-of-another")) && MASKS_DIFFER.load(Ordering::Acquire) & SigSet::from(signal).bits() != 0
+    !mutant!("mask-of-another") && MASKS_DIFFER.load(Ordering::Acquire) & SigSet::from(signal).bits() != 0
 }
 
 /// Runs a change of this signal's handler alone.
 fn locked<R>(signal: Signal, change: impl FnOnce() -> R) -> R {
     let before = sys::sigprocmask(How::Block, policy::BLOCKABLE.difference(policy::FAULTS));
     let lock = &LOCK[place(signal)];
-    if cfg!(sigsafe_mutant = "no-table-lock") {
+    if mutant!("no-table-lock") {
         let result = change();
         sys::sigprocmask(How::Set, before);
         return result;
@@ -204,13 +204,14 @@ fn kernel_action(signal: Signal, spec: &Handler) -> libc::sigaction {
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
     action.sa_sigaction = trampoline as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    let nested = cfg!(not(deferral)) && spec.no_defer;
+    let nested = (cfg!(not(deferral)) || mutant!("no-defer-in-kernel")) && spec.no_defer;
     for (wanted, flag) in [
-        (spec.on_stack, libc::SA_ONSTACK),
+        (spec.on_stack && !mutant!("stack-not-asked-for"), libc::SA_ONSTACK),
         (spec.restart, libc::SA_RESTART),
         (spec.no_cld_stop, libc::SA_NOCLDSTOP),
         (spec.no_cld_wait, libc::SA_NOCLDWAIT),
         (nested, libc::SA_NODEFER),
+        (spec.reset_hand && mutant!("reset-hand-in-kernel"), libc::SA_RESETHAND),
     ] {
         if wanted {
             action.sa_flags |= flag;

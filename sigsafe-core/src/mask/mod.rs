@@ -32,13 +32,15 @@ fn held_back(r: &ThreadRecord) -> SigSet {
 /// The thread itself blocks `set` from now on. Returns what was held back before.
 fn take_over(r: &ThreadRecord, set: SigSet) -> SigSet {
     // One instruction each: a capture between a load and a store would be forgotten.
-    let others = !set.bits();
+    let others = if mutant!("blocked-is-forgotten") { u64::MAX } else { !set.bits() };
     SigSet::from_bits(r.added.fetch_and(others, Ordering::Relaxed) | r.below.fetch_and(others, Ordering::Relaxed))
 }
 
 /// In a region: what is blocked and deferrable becomes the region's to unblock.
 fn let_in_later(r: &ThreadRecord, blocked: SigSet) {
-    r.added.fetch_or(blocked.intersection(policy::deferrable()).bits(), Ordering::Relaxed);
+    if !mutant!("unblocked-is-forgotten") {
+        r.added.fetch_or(blocked.intersection(policy::deferrable()).bits(), Ordering::Relaxed);
+    }
 }
 
 /// Outside a region: a slot that had to wait because its signal was blocked may be let in now.
@@ -56,7 +58,7 @@ pub fn current() -> SigSet {
     // SIGNAL: a capture between the two reads changes the kernel's mask and `added`; read in this order, its signals are missing
     // from the first, and taking them away changes nothing.
     let kernel = sys::sigprocmask(How::Block, SigSet::EMPTY);
-    kernel.difference(held_back(record()))
+    if mutant!("kernel-s-mask") { kernel } else { kernel.difference(held_back(record())) }
 }
 
 /// Blocks `set` as well. Returns what was blocked before.

@@ -61,7 +61,7 @@ pub fn temporary<R>(set: SigSet, call: impl FnOnce(&libc::sigset_t) -> R) -> Opt
         r.added.fetch_or(held_back.difference(before).bits(), core::sync::atomic::Ordering::Relaxed);
     }
     let ended = Ended(get(&r.phase));
-    if cfg!(not(sigsafe_mutant = "suspend-unannounced")) {
+    if !mutant!("suspend-unannounced") {
         put(&r.phase, ended.0 | ADMITTING);
     }
     fence();
@@ -70,7 +70,7 @@ pub fn temporary<R>(set: SigSet, call: impl FnOnce(&libc::sigset_t) -> R) -> Opt
 
 /// Gives the kernel what waits in slots and is let in by the mask, behind what waits there. Whether a handler has run for it.
 fn admit_kept(r: &ThreadRecord, set: SigSet) -> bool {
-    if r.slots.is_empty() || cfg!(sigsafe_mutant = "suspend-forgets-kept") {
+    if r.slots.is_empty() || mutant!("suspend-forgets-kept") {
         return false;
     }
     flush::release_for(r, set)

@@ -75,5 +75,5 @@ impl Backend for DeferredCounter {
 /// The counter of guards.
 #[inline(always)]
 fn counter() -> &'static core::sync::atomic::AtomicU32 {
-    if cfg!(sigsafe_mutant = "one-counter") { &record().scoped } else { &record().held }
+    if mutant!("one-counter") { &record().scoped } else { &record().held }
 }

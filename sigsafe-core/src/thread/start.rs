@@ -27,7 +27,7 @@ pub(super) fn with_signals_blocked<R>(create: impl FnOnce() -> R) -> R {
         }
     }
 
-    let blocked = if cfg!(sigsafe_mutant = "spawn-unblocked") { SigSet::EMPTY } else { UNSTARTED };
+    let blocked = if mutant!("spawn-unblocked") { SigSet::EMPTY } else { UNSTARTED };
     let restore = Restore(sys::sigprocmask(How::Block, blocked));
     let result = create();
     drop(restore);
