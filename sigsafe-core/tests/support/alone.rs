@@ -7,8 +7,10 @@ use std::ffi::c_void;
 use std::mem::zeroed;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sigsafe_core::Signal;
+use sigsafe_test_harness::isolate::{DEFAULT_LIMIT, isolated_death, isolated_within};
 
 use super::{libc_set, send, spin_until};
 
@@ -17,7 +19,13 @@ static DEAF: AtomicUsize = AtomicUsize::new(0);
 /// Runs `body` in a process of its own, under the harness's watchdog, as the only thread that takes signals.
 #[track_caller]
 pub fn alone(test_name: &str, body: impl FnOnce()) {
-    sigsafe_test_harness::isolate::isolated(test_name, || {
+    alone_within(test_name, DEFAULT_LIMIT, body);
+}
+
+/// As [`alone`], with another limit.
+#[track_caller]
+pub fn alone_within(test_name: &str, limit: Duration, body: impl FnOnce()) {
+    isolated_within(test_name, limit, || {
         deafen_others();
         body();
     });
@@ -26,7 +34,7 @@ pub fn alone(test_name: &str, body: impl FnOnce()) {
 /// As [`alone`], for a body that has to die of `signal` after `message` was written.
 #[track_caller]
 pub fn alone_until_death(test_name: &str, signal: Signal, message: &str, body: impl FnOnce()) {
-    sigsafe_test_harness::isolate::isolated_death(test_name, signal.number(), message, || {
+    isolated_death(test_name, signal.number(), message, || {
         deafen_others();
         body();
     });

@@ -6,13 +6,15 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file is a crate that uses its own part of this module")]
 
 pub mod alone;
+pub mod example;
 pub mod fault;
 pub mod landing;
 pub mod log;
+pub mod seccomp;
 pub mod send;
 pub mod stack;
 
-pub use alone::{alone, alone_until_death};
+pub use alone::{alone, alone_until_death, alone_within};
 
 use std::mem::zeroed;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -5,7 +5,7 @@ use std::ptr::null_mut;
 
 use sigsafe_core::{Signal, mask};
 
-use super::{log, spin_until};
+use super::{errno, log, spin_until};
 
 /// The calling thread, as the kernel numbers it.
 pub fn thread() -> libc::pid_t {
@@ -42,12 +42,22 @@ fn value_of(value: i32) -> libc::sigval {
 
 /// `sigqueue` to this process: SI_QUEUE with a value.
 pub fn sigqueue(signal: Signal, value: i32) {
-    // SAFETY: the value is carried and never dereferenced.
-    assert_eq!(unsafe { libc::sigqueue(process(), signal.number(), value_of(value)) }, 0);
+    assert!(try_sigqueue(signal, value));
 }
 
-/// The same to one thread, by the system call under `pthread_sigqueue`.
+/// The same; `false` when the kernel's queue is full.
+pub fn try_sigqueue(signal: Signal, value: i32) -> bool {
+    // SAFETY: the value is carried and never dereferenced.
+    accepted(libc::c_long::from(unsafe { libc::sigqueue(process(), signal.number(), value_of(value)) }))
+}
+
+/// `sigqueue` to one thread, by the system call under `pthread_sigqueue`.
 pub fn sigqueue_to(thread: libc::pid_t, signal: Signal, value: i32) {
+    assert!(try_sigqueue_to(thread, signal, value));
+}
+
+/// The same; `false` when the kernel's queue is full.
+pub fn try_sigqueue_to(thread: libc::pid_t, signal: Signal, value: i32) -> bool {
     // SAFETY: zero is a value of every field.
     let mut info: libc::siginfo_t = unsafe { zeroed() };
     info.si_signo = signal.number();
@@ -59,7 +69,13 @@ pub fn sigqueue_to(thread: libc::pid_t, signal: Signal, value: i32) {
         words.add(3).write(value as u64);
     }
     // SAFETY: the kernel reads the 128 bytes of `info`.
-    assert_eq!(unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process(), thread, signal.number(), &raw const info) }, 0);
+    accepted(unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process(), thread, signal.number(), &raw const info) })
+}
+
+/// Whether a call that queues was accepted; another failure than a full queue is the test's mistake.
+fn accepted(result: libc::c_long) -> bool {
+    assert!(result == 0 || errno() == libc::EAGAIN, "errno {}", errno());
+    result == 0
 }
 
 /// Waits until `signal` has been handled, or waits for this thread.

@@ -1,0 +1,182 @@
+//! Streams of real-time signals from a thread that keeps sending while the receiver enters and leaves regions: complete, in order, and
+//! each with a frame of the kernel's.
+//!
+//! A region of the deferring backend captures the first signal that comes; those behind it wait in the kernel, and more arrive at every
+//! point of the exit that lets them in. The sender runs ahead by a random number of signals, so that there are thousands of such regions.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sigsafe_core::handler::{Delivery, Handler};
+use sigsafe_core::{SigSet, Signal, critical, deferrals, in_region, mask, overflows};
+use support::send::{self, try_sigqueue, try_sigqueue_to};
+use support::{Form, alone_within, kernel_mask, manage};
+
+/// Of a machine that has other things to do: the two threads wait for each other a few thousand times.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Each stream's signal; its values are numbered from zero.
+const SIGNALS: [Signal; 2] = [
+    support::RT,
+    match Signal::real_time(5) {
+        Ok(signal) => signal,
+        Err(_) => panic!("SIGRTMIN+5 exists"),
+    },
+];
+
+/// Per stream how many have been handled: the next value.
+static HANDLED: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+static OUT_OF_ORDER: AtomicUsize = AtomicUsize::new(0);
+static WITHOUT_CONTEXT: AtomicUsize = AtomicUsize::new(0);
+/// Nothing more will come.
+static SENT: AtomicBool = AtomicBool::new(false);
+static IN_A_REGION: AtomicBool = AtomicBool::new(false);
+
+fn value_of(delivery: &Delivery<'_>) -> u32 {
+    // SAFETY: a siginfo has 128 initialised bytes; the value lies in the fourth word.
+    unsafe { std::ptr::from_ref(delivery.info()).cast::<u64>().add(3).read() as u32 }
+}
+
+/// Expects the next value. Its own region must not end the one below, nor let in what that holds back.
+fn expect_next(delivery: &Delivery<'_>) {
+    let stream = usize::from(delivery.signal() == SIGNALS[1]);
+    if in_region() {
+        IN_A_REGION.store(true, Ordering::Relaxed);
+    }
+    critical(|_| {
+        if HANDLED[stream].fetch_add(1, Ordering::Relaxed) != value_of(delivery) {
+            OUT_OF_ORDER.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    if delivery.ucontext().is_none() {
+        WITHOUT_CONTEXT.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn handled(stream: usize) -> u32 {
+    HANDLED[stream].load(Ordering::Relaxed)
+}
+
+/// A small generator (xorshift), seeded alike in every run: what varies is the machine's timing.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Sends `count` values on each of the streams, never more than a random number below `ahead` before the receiver.
+fn send_all(streams: usize, count: u32, ahead: u64, queue: &(impl Fn(Signal, i32) -> bool + Sync)) {
+    mask::block(SigSet::FULL);
+    let mut random = Random(0x5eed);
+    for value in 0..count {
+        for (stream, signal) in SIGNALS.into_iter().enumerate().take(streams) {
+            let lead = 1 + random.below(ahead) as u32;
+            support::spin_until(|| value < handled(stream) + lead);
+            // Refused while the kernel's queue is full.
+            support::spin_until(|| queue(signal, value as i32));
+        }
+    }
+    SENT.store(true, Ordering::Relaxed);
+}
+
+/// Receives the streams in regions. Returns how many regions captured a signal.
+fn receive(streams: usize, count: u32, ahead: u64, queue: impl Fn(Signal, i32) -> bool + Sync) -> u32 {
+    SIGNALS.into_iter().for_each(|signal| _ = manage(Handler::new(expect_next), signal));
+    let before = kernel_mask();
+    let mut random = Random(0x5ee5);
+    let mut capturing_regions = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_all(streams, count, ahead, &queue));
+        let mut form = Form::CAPTURING.iter().cycle();
+        while (0..streams).any(|stream| handled(stream) < count) {
+            let deferred = deferrals();
+            form.next().unwrap().run(|| {
+                let handled_before = [handled(0), handled(1)];
+                // Until one has been captured; then a while longer, so that the exit comes while others are on their way.
+                support::spin_until(|| !mask::pending().is_empty() || SENT.load(Ordering::Relaxed));
+                for _ in 0..random.below(3000) {
+                    std::hint::spin_loop();
+                }
+                assert_eq!([handled(0), handled(1)], handled_before, "a handler ran in a region");
+            });
+            // The first of what such a region holds back was captured.
+            capturing_regions += u32::from(deferrals() > deferred);
+        }
+    });
+    assert_eq!(OUT_OF_ORDER.load(Ordering::Relaxed), 0, "out of order");
+    for stream in 0..streams {
+        assert_eq!(handled(stream), count, "complete");
+    }
+    assert!(!IN_A_REGION.load(Ordering::Relaxed));
+    assert_eq!(kernel_mask(), before);
+    assert_eq!(overflows(), 0);
+    assert_eq!(mask::pending(), SigSet::EMPTY);
+    println!("{capturing_regions} regions captured a signal, {} deliveries were deferred", deferrals());
+    capturing_regions
+}
+
+fn assert_every_frame_is_the_kernel_s() {
+    assert_eq!(WITHOUT_CONTEXT.load(Ordering::Relaxed), 0, "deliveries without a context");
+}
+
+#[test]
+fn a_stream_to_the_thread_is_complete_and_in_order() {
+    alone_within("a_stream_to_the_thread_is_complete_and_in_order", LIMIT, || {
+        let target = send::thread();
+        let captures = receive(1, 100_000, 64, |signal, value| try_sigqueue_to(target, signal, value));
+        assert!(captures > 2000, "only {captures}");
+        assert_every_frame_is_the_kernel_s();
+    });
+}
+
+#[test]
+fn a_stream_to_the_process_is_complete_and_in_order() {
+    alone_within("a_stream_to_the_process_is_complete_and_in_order", LIMIT, || {
+        let captures = receive(1, 100_000, 64, try_sigqueue);
+        assert!(captures > 2000, "only {captures}");
+        assert_every_frame_is_the_kernel_s();
+    });
+}
+
+#[test]
+fn two_streams_are_each_complete_and_in_order() {
+    alone_within("two_streams_are_each_complete_and_in_order", LIMIT, || {
+        let target = send::thread();
+        let captures =
+            receive(
+                2,
+                20_000,
+                32,
+                |signal, value| {
+                    if signal == SIGNALS[0] { try_sigqueue_to(target, signal, value) } else { try_sigqueue(signal, value) }
+                },
+            );
+        assert!(captures > 500, "only {captures}");
+        assert_every_frame_is_the_kernel_s();
+    });
+}
+
+/// The kernel refuses tokens then: what is kept is dispatched by the exit, still before what was sent after it.
+#[test]
+fn a_stream_that_fills_the_kernel_s_queue_is_complete_and_in_order() {
+    alone_within("a_stream_that_fills_the_kernel_s_queue_is_complete_and_in_order", LIMIT, || {
+        // SAFETY: zero is a value of every field.
+        let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is to a live value.
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_SIGPENDING, &raw mut limit) }, 0);
+        limit.rlim_cur = 12;
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const limit) }, 0);
+        let target = send::thread();
+        let captures = receive(1, 20_000, 100, |signal, value| try_sigqueue_to(target, signal, value));
+        assert!(captures > 200, "only {captures}");
+        assert!(WITHOUT_CONTEXT.load(Ordering::Relaxed) > 0, "no token was refused");
+    });
+}

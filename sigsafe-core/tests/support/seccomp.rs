@@ -1,0 +1,33 @@
+//! A seccomp filter over one system call, as a sandbox has it. It holds for the calling thread and its children, and cannot be taken off.
+
+use std::mem::offset_of;
+
+/// What becomes of the system call.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Fails with `EPERM`.
+    Refuse,
+    /// Raises SIGSYS.
+    Trap,
+}
+
+/// Puts the filter on the calling thread.
+pub fn install(filter: Filter, system_call: libc::c_long) {
+    let action = match filter {
+        Filter::Refuse => libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        Filter::Trap => libc::SECCOMP_RET_TRAP,
+    };
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let program = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset_of!(libc::seccomp_data, nr) as u32),
+        // The next statement if it is this call, else the one after.
+        libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, system_call as u32) },
+        statement(libc::BPF_RET | libc::BPF_K, action),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the call takes no pointer.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: the program is live, and the kernel copies it.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }, 0);
+}

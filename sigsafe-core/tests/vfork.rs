@@ -1,0 +1,92 @@
+//! A child that shares its parent's memory, and with it the thread record, until it executes another program: vfork's, and posix_spawn's.
+//! Its signals are not its parent's, and what the parent holds back is not the child's to take.
+
+mod support;
+
+use std::ffi::c_void;
+use std::process::Command;
+
+use sigsafe_core::{SigSet, Signal, mask};
+use support::{Form, RT, alone, expect_success, kernel_mask, log, log_runs, send};
+
+/// Of each way in which a signal is held back: requeued, kept with a token, kept and requeued at the exit, kept and dispatched.
+const KINDS: [Signal; 4] = [Signal::USR1, RT, Signal::SEGV, Signal::CONT];
+
+/// Runs `body` in a child that shares this memory, on a stack of its own, while this thread waits: vfork, without a second return.
+fn vfork_child(mut body: impl FnMut()) -> libc::pid_t {
+    extern "C" fn call<F: FnMut()>(body: *mut c_void) -> i32 {
+        // SAFETY: the parent's closure, which nobody else touches while the parent waits.
+        unsafe { (*body.cast::<F>())() };
+        0
+    }
+    fn entry<F: FnMut()>(_: &F) -> extern "C" fn(*mut c_void) -> i32 {
+        call::<F>
+    }
+    let mut stack = vec![0u128; 16 * 1024];
+    let entry = entry(&body);
+    // SAFETY: one past the end, where the stack begins.
+    let top = unsafe { stack.as_mut_ptr().add(stack.len()) };
+    // SAFETY: the stack and the closure outlive the child, since the call returns only when that has ended.
+    let child = unsafe { libc::clone(entry, top.cast(), libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, (&raw mut body).cast()) };
+    assert!(child > 0, "clone");
+    child
+}
+
+#[test]
+fn a_vfork_child_leaves_what_its_parent_s_region_holds_back() {
+    alone("a_vfork_child_leaves_what_its_parent_s_region_holds_back", || {
+        for signal in KINDS {
+            log_runs(signal);
+            for form in Form::ALL {
+                let before = kernel_mask();
+                let child = form.run(|| {
+                    send::sigqueue(signal, 5);
+                    let child = vfork_child(|| ());
+                    assert!(mask::pending().contains(signal), "{signal} {form:?}: lost");
+                    assert_eq!(log::count(), 0, "{signal} {form:?}");
+                    child
+                });
+                let rows = log::take();
+                assert_eq!(rows.iter().map(log::Row::value).collect::<Vec<_>>(), [5], "{signal} {form:?}");
+                assert_eq!((kernel_mask(), mask::pending()), (before, SigSet::EMPTY), "{signal} {form:?}");
+                expect_success(child);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_signal_of_a_vfork_child_is_not_handled_by_its_parent() {
+    alone("a_signal_of_a_vfork_child_is_not_handled_by_its_parent", || {
+        for signal in KINDS {
+            log_runs(signal);
+            for form in Form::ALL {
+                let before = kernel_mask();
+                let child = form.run(|| vfork_child(|| send::tgkill(signal)));
+                assert_eq!(log::count(), 0, "{signal} {form:?}");
+                assert_eq!((kernel_mask(), mask::pending()), (before, SigSet::EMPTY), "{signal} {form:?}");
+                form.run(|| send::tgkill(signal));
+                assert_eq!(log::take().len(), 1, "{signal} {form:?}: afterwards");
+                expect_success(child);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_program_started_in_a_region_leaves_what_that_holds_back() {
+    alone("a_program_started_in_a_region_leaves_what_that_holds_back", || {
+        for signal in KINDS {
+            log_runs(signal);
+            for form in Form::ALL {
+                form.run(|| {
+                    send::sigqueue(signal, 5);
+                    // By posix_spawn, which glibc makes of a child that shares memory.
+                    assert!(Command::new("true").status().unwrap().success());
+                    assert_eq!(log::count(), 0, "{signal} {form:?}");
+                });
+                assert_eq!(log::take().iter().map(log::Row::value).collect::<Vec<_>>(), [5], "{signal} {form:?}");
+            }
+        }
+    });
+}
