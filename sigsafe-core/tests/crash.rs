@@ -108,13 +108,13 @@ fn a_handler_crashes_by_its_own_signal_and_by_another() {
     });
 }
 
+fn must_not_run(_: &Delivery<'_>) {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(9) };
+}
+
 #[test]
 fn no_other_handler_runs_on_the_way_to_a_crash() {
-    fn must_not_run(_: &Delivery<'_>) {
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(9) };
-    }
-
     alone("no_other_handler_runs_on_the_way_to_a_crash", || {
         let cause = cause_of_death(|| {
             raw_mask(libc::SIG_SETMASK, SigSet::FULL);
@@ -135,18 +135,24 @@ fn a_crash_succeeds_though_another_thread_keeps_installing_a_handler() {
     alone("a_crash_succeeds_though_another_thread_keeps_installing_a_handler", || {
         for signal in [Signal::TERM, Signal::SEGV, support::RT] {
             for disposition in [Disposition::plain(), Disposition::IGNORE] {
-                let cause = cause_of_death(|| {
-                    GO.store(false, Ordering::Relaxed);
-                    std::thread::spawn(move || {
-                        loop {
-                            disposition.install(signal);
-                            GO.store(true, Ordering::Relaxed);
-                        }
+                // Again and again, so that the default action is replaced before it takes effect.
+                for _ in 0..40 {
+                    let cause = cause_of_death(|| {
+                        manage(Handler::new(must_not_run), Signal::HUP);
+                        raw_mask(libc::SIG_SETMASK, SigSet::FULL);
+                        send::tgkill(Signal::HUP);
+                        GO.store(false, Ordering::Relaxed);
+                        std::thread::spawn(move || {
+                            loop {
+                                disposition.install(signal);
+                                GO.store(true, Ordering::Relaxed);
+                            }
+                        });
+                        support::spin_until(|| GO.load(Ordering::Relaxed));
+                        crash(signal)
                     });
-                    support::spin_until(|| GO.load(Ordering::Relaxed));
-                    crash(signal)
-                });
-                assert_eq!(cause, signal, "{disposition:?}");
+                    assert_eq!(cause, signal, "{disposition:?}");
+                }
             }
         }
     });
