@@ -16,18 +16,18 @@ use crate::sys;
 /// How much of a signal's frame the kernel may need at most for one delivery. A constant of the headers is too small where the
 /// processor has AVX-512 or AMX state to save, so Linux tells it at run time.
 fn frame_bytes() -> usize {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(target_os = "linux")]
     // SAFETY: the call reads a table that the process was started with; it needs no memory.
     let told = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(target_os = "linux"))]
     let told = 0;
     told.max(MIN_BYTES)
 }
 
 /// Of `<signal.h>`, where libc's Rust crate has it; 32 KiB is the largest of any system.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "openbsd", target_vendor = "apple"))]
+#[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "openbsd", target_vendor = "apple"))]
 const MIN_BYTES: usize = libc::MINSIGSTKSZ;
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "openbsd", target_vendor = "apple")))]
+#[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "openbsd", target_vendor = "apple")))]
 const MIN_BYTES: usize = 32 << 10;
 
 /// Handlers that interrupt each other: each puts a frame of its own on the stack.

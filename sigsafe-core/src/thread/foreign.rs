@@ -39,7 +39,8 @@ use crate::sigset::SigSet;
 /// [`ThreadError::Memory`]; [`ThreadError::OnAltStack`] in a handler that runs on an alternate stack which is too small. Nothing has been
 /// changed then.
 ///
-/// Async-signal safety: may be called from a handler. Cost: two system calls, six with a stack of its own; inside another one none.
+/// Async-signal safety: may be called from a handler. Cost: two system calls, five with a stack of its own, and one more in a region;
+/// inside another attachment none.
 #[doc(alias = "needm")]
 pub fn attach() -> Result<Attached, ThreadError> {
     let r = record();
@@ -64,7 +65,7 @@ pub fn attach() -> Result<Attached, ThreadError> {
 /// ```
 ///
 /// Async-signal safety: may be dropped in a handler if it was made in the same run of it. Cost: two system calls to drop it, four with
-/// a stack of its own; inside another one none.
+/// a stack of its own, and up to two more in a region; inside another attachment none, and no other method makes any.
 #[derive(Debug)]
 #[must_use = "the thread is detached as soon as this is dropped"]
 pub struct Attached {
@@ -79,7 +80,7 @@ pub struct Attached {
 impl Attached {
     /// Detaches the thread: the same as dropping.
     ///
-    /// Async-signal safety and cost: see [`Attached`].
+    /// Async-signal safety: as dropping. Cost: as dropping.
     #[doc(alias = "dropm")]
     pub fn detach(self) {
         drop(self);

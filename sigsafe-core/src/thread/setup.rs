@@ -45,7 +45,7 @@ pub fn capture() -> SigSet {
 /// changed then.
 ///
 /// Async-signal safety: may be called from a handler, where it is to be undone before the handler returns. Cost: two system calls,
-/// six with a stack of its own; undoing it two, or four.
+/// five with a stack of its own, and one more in a region.
 ///
 /// [`AltStack::smallest_adopted`]: super::AltStack::smallest_adopted
 #[doc(alias = "minit")]
@@ -57,7 +57,7 @@ pub fn init(captured: SigSet) -> Result<Init, ThreadError> {
 /// A thread prepared for signals by [`init`]; the drop undoes that.
 ///
 /// Async-signal safety: may be dropped in a handler if it was made in the same run of it. Cost: two system calls to drop it, four with
-/// a stack of its own.
+/// a stack of its own, and up to two more in a region; no other method makes any.
 #[doc(alias = "unminit")]
 #[derive(Debug)]
 #[must_use = "the thread is as before as soon as this is dropped"]

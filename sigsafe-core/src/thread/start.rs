@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  creator   block everything ── create ── mask as it was ── look at the error
-//!  child          (born with everything blocked) alternate stack ── mask ── the caller's code ── block ── stack away ── free it
+//!  child          (born with everything blocked) alternate stack ── mask ── the caller's code ── block ── stack away, freed
 //! ```
 
 use super::altstack::{AltStack, InstalledAltStack};
@@ -12,7 +12,7 @@ use crate::mask;
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
 
-/// What a thread is born with, and dies with: all but faults, whose blocking kills, and libc's own, whose blocking stalls others.
+/// What a thread is born with, and what `leave_thread` has it die with: all but faults, whose blocking kills, and libc's own, whose blocking stalls others.
 const UNSTARTED: SigSet = policy::BLOCKABLE.difference(policy::FAULTS);
 
 /// Runs `create` with everything blocked. The kernel's mask is then exactly as it was, before anybody looks at the result, and
@@ -53,8 +53,8 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        sys::sigprocmask(How::Block, UNSTARTED);
-        drop(self.stack.take());
+        // Blocks everything.
         leave_thread();
+        drop(self.stack.take());
     }
 }
