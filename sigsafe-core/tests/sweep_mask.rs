@@ -17,9 +17,9 @@ use std::time::Duration;
 use sigsafe_core::{SigSet, Signal, mask};
 use sigsafe_test_harness::isolate::isolated_within;
 use step::AS_FAULT;
+use step::layers::{Closure, EARLIER, Earlier, Full, Guard, Later, Layer, Over, Same};
 use step::watch::{self, Tally};
-use story::Layer::{self, Closure, Earlier, Full, Guard, Later, Over, Same};
-use story::{EARLIER, KINDS, Operation, Story, install};
+use story::{KINDS, Operation, Story, install};
 
 const LIMIT: Duration = Duration::from_secs(1800);
 

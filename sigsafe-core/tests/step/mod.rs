@@ -11,6 +11,7 @@
 
 #![allow(dead_code, reason = "each sweep is a crate that uses its own part of this module")]
 
+pub(crate) mod layers;
 pub(crate) mod watch;
 
 use std::arch::asm;

@@ -106,8 +106,10 @@ impl Tally {
         }
     }
 
-    pub(crate) fn conclude(self) {
+    /// Fails unless every run was right. How many there were.
+    pub(crate) fn conclude(self) -> u64 {
         println!("{} runs, {} failures", self.runs, self.failures);
         assert!(self.runs > 0 && self.failures == 0);
+        self.runs
     }
 }

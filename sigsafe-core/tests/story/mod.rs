@@ -7,8 +7,9 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
 
 use sigsafe_core::handler::{Delivery, Handler};
-use sigsafe_core::{FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, mask};
+use sigsafe_core::{SigSet, Signal, mask};
 
+use crate::step::layers::{self, EARLIER, Earlier, Later, Layer, Same, within};
 use crate::step::watch::{self, HANDLED, WRONG, handled, kernel_mask, set_kernel_mask};
 use crate::step::{self, AS_FAULT, STUCK};
 
@@ -28,15 +29,6 @@ pub(crate) const KINDS: [i32; 7] = [
     Signal::TSTP.number(),
     IMMEDIATE.number(),
 ];
-
-/// What is deferred before the operation begins.
-pub(crate) const EARLIER: Signal = Signal::HUP;
-/// Its immediate handler performs the operation.
-const OVER: Signal = Signal::VTALRM;
-/// Its deferrable handler does.
-const LATER: Signal = Signal::XCPU;
-/// What is blocked in these two handlers besides their own signals.
-const BESIDES: SigSet = SigSet::EMPTY.with(Signal::QUIT);
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -69,24 +61,6 @@ impl Operation {
     }
 }
 
-/// Where the operation lies, from the outside in.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Layer {
-    Closure,
-    Guard,
-    Full,
-    /// [`EARLIER`] is sent: in a region a deferral is outstanding from here on.
-    Earlier,
-    /// The same by the signal that the sweep will send.
-    Same,
-    /// In an immediate handler.
-    Over,
-    /// In a handler that a region has held back.
-    Later,
-}
-
-use Layer::{Closure, Earlier, Full, Guard, Later, Over, Same};
-
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Story {
     pub(crate) layers: &'static [Layer],
@@ -108,8 +82,6 @@ pub(crate) struct Seen {
 }
 
 thread_local! {
-    // The handlers that read these two are run by this thread's own sends, never at an arbitrary instruction.
-    static REST: Cell<(&'static [Layer], Option<Story>)> = const { Cell::new((&[], None)) };
     static SEEN: Cell<Option<Seen>> = const { Cell::new(None) };
 }
 
@@ -123,11 +95,11 @@ impl Story {
     }
 
     fn in_handler(&self) -> bool {
-        self.layers.iter().any(|layer| matches!(layer, Over | Later))
+        layers::in_handler(self.layers)
     }
 
     fn in_region(&self) -> bool {
-        self.layers.iter().any(|layer| matches!(layer, Closure | Guard | Full))
+        layers::in_region(self.layers)
     }
 
     /// A region that begins in a handler over no other ends there, with the handler's mask in force.
@@ -148,11 +120,7 @@ impl Story {
 
     /// The logical mask in which the operation begins.
     fn before(&self) -> SigSet {
-        self.layers.iter().fold(self.mask, |mask, layer| match layer {
-            Over => mask.with(OVER) | BESIDES,
-            Later => mask.with(LATER) | BESIDES,
-            _ => mask,
-        })
+        layers::mask_within(self.layers, self.mask)
     }
 
     fn after(&self) -> SigSet {
@@ -173,37 +141,8 @@ impl Story {
         HANDLED.iter().for_each(|count| count.store(0, SeqCst));
         SEEN.set(None);
         mask::set(self.mask);
-        self.enter(self.layers);
+        within(self.layers, self.number, &|| self.operate());
         SEEN.take()
-    }
-
-    fn enter(self, layers: &'static [Layer]) {
-        let Some((layer, rest)) = layers.split_first() else { return self.operate() };
-        match layer {
-            Closure => critical(|_| self.enter(rest)),
-            Full => critical_with::<FullSyscall, _>(|_| self.enter(rest)),
-            Guard => {
-                let guard: MaskGuard = MaskGuard::new();
-                self.enter(rest);
-                drop(guard);
-            }
-            Earlier => {
-                step::send(EARLIER.number());
-                self.enter(rest);
-            }
-            Same => {
-                step::send(self.number);
-                self.enter(rest);
-            }
-            Over => {
-                REST.set((rest, Some(self)));
-                step::send(OVER.number());
-            }
-            Later => {
-                REST.set((rest, Some(self)));
-                critical(|_| step::send(LATER.number()));
-            }
-        }
     }
 
     fn operate(self) {
@@ -300,26 +239,13 @@ fn on_immediate(delivery: &Delivery<'_>) {
     watch::use_masks();
 }
 
-fn perform_the_rest(_: &Delivery<'_>) {
-    if let (rest, Some(story)) = REST.replace((&[], None)) {
-        story.enter(rest);
-    }
-}
-
 pub(crate) fn install() {
     step::prepare();
-    let deferrable = Handler::new(watch::on_deferrable);
-    let performing = Handler::new(perform_the_rest).mask(BESIDES);
-    let handlers = [
-        (IMMEDIATE, Handler::new(on_immediate).immediate(true)),
-        (OVER, performing.immediate(true)),
-        (LATER, performing),
-        (EARLIER, deferrable),
-    ];
-    let of_kinds = KINDS.map(|number| (Signal::new(number & !AS_FAULT).unwrap(), deferrable));
-    // The immediate one is among the kinds; the last one installed counts.
-    for (signal, handler) in of_kinds.into_iter().chain(handlers) {
-        // SAFETY: the handlers touch atomics, regions and masks; the performing ones run where this thread sends their signals.
+    layers::install();
+    for number in KINDS {
+        let signal = Signal::new(number & !AS_FAULT).unwrap();
+        let handler = if signal == IMMEDIATE { Handler::new(on_immediate).immediate(true) } else { Handler::new(watch::on_deferrable) };
+        // SAFETY: the handlers touch atomics, regions and masks.
         unsafe { handler.install(signal).unwrap() };
     }
 }

@@ -1,0 +1,74 @@
+//! A signal at every instruction by ptrace, where the trap flag does not reach: over system calls that wait, and over the creation of
+//! threads, whose C library blocks SIGTRAP.
+//!
+//! The tracee, a fork, runs *stories* on request and marks where the interesting part begins and ends. The tracer steps through a story
+//! once and so learns the boundaries of each thread: program counters, and the how-manieth time each is reached. Then it runs the
+//! story once for each boundary, at full speed up to a breakpoint there, and sends the signal to the stopped thread: it is delivered
+//! before the next instruction. A run may take another path than the one that was learnt (a lock that is contended, memory that is
+//! there already); a boundary that is not reached counts as missed.
+//!
+//! x86_64 only. The tracee's own checks decide: it counts failures in memory that both share.
+
+mod tracer;
+
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+pub(crate) use tracer::sweep;
+
+std::arch::global_asm!(".globl sigsafe_sweep_mark", "sigsafe_sweep_mark:", "int3", "ret");
+
+unsafe extern "C" {
+    fn sigsafe_sweep_mark(code: u64);
+}
+
+/// The tracee asks for the next story.
+const NEXT: u64 = 1;
+const BEGIN: u64 = 2;
+const END: u64 = 3;
+/// A new thread is in its caller's code.
+const READY: u64 = 4;
+
+/// What both sides share.
+pub(crate) struct Script {
+    story: AtomicU32,
+    /// The signal that is sent in this run, 0 for none.
+    signal: AtomicU32,
+    /// The thread that it was sent to: 0 none, 1 the one that performs the operation, 2 the new one.
+    pub(crate) sent_to: AtomicU32,
+    pub(crate) failures: AtomicU32,
+}
+
+const NO_STORY: u32 = u32::MAX;
+
+/// The tracee's side.
+impl Script {
+    /// Waits for the next story and the signal that is sent in it, 0 for none.
+    pub(crate) fn next(&self) -> Option<(usize, c_int)> {
+        mark(NEXT);
+        let story = self.story.load(SeqCst);
+        (story != NO_STORY).then(|| (story as usize, self.signal.load(SeqCst) as c_int))
+    }
+
+    pub(crate) fn sent(&self) -> bool {
+        self.sent_to.load(SeqCst) != 0
+    }
+}
+
+/// Runs the part of a story whose every instruction is of interest.
+pub(crate) fn swept<R>(operation: impl FnOnce() -> R) -> R {
+    mark(BEGIN);
+    let result = operation();
+    mark(END);
+    result
+}
+
+/// Called by a new thread as the first of its caller's code.
+pub(crate) fn ready() {
+    mark(READY);
+}
+
+fn mark(code: u64) {
+    // SAFETY: the tracer steps over the breakpoint, which changes nothing.
+    unsafe { sigsafe_sweep_mark(code) };
+}
