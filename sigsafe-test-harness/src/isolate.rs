@@ -21,6 +21,10 @@ pub const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
 /// Marks the child, and holds the name of the test whose body it is to run.
 const CHILD_MARK: &str = "SIGSAFE_ISOLATED_TEST";
 
+/// The words to put before the test binary to run it: an emulator and its options, for a target that is not the machine's own.
+/// Cargo's runner starts the binary with them once; a child that the binary starts of itself needs them again.
+const RUNNER: &str = "SIGSAFE_TEST_RUNNER";
+
 /// The last line of a child whose body returned.
 const SUCCESS_TOKEN: &str = "sigsafe-isolated: the body returned";
 
@@ -131,10 +135,25 @@ fn run_body_and_exit(body: impl FnOnce()) -> ! {
     unsafe { libc::_exit(0) }
 }
 
+/// The command that starts this test binary again, by the emulator that `SIGSAFE_TEST_RUNNER` names if it is set.
+///
+/// # Errors
+///
+/// The failure to find this binary's path.
+pub fn this_binary() -> io::Result<Command> {
+    let path = std::env::current_exe()?;
+    let runner = std::env::var(RUNNER).unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(program) = words.next() else { return Ok(Command::new(path)) };
+    let mut command = Command::new(program);
+    command.args(words).arg(path);
+    Ok(command)
+}
+
 /// The parent's side.
 fn watch(test_name: &str, limit: Duration) -> io::Result<Outcome> {
     let output = memory_file()?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = this_binary()?;
     command
         .args([test_name, "--exact", "--nocapture", "--test-threads=1", "--include-ignored"])
         .env(CHILD_MARK, test_name)

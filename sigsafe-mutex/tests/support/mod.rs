@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
@@ -71,7 +72,12 @@ pub(crate) fn in_child(name: &str, act: impl FnOnce()) -> Output {
         act();
         std::process::exit(0);
     }
-    Command::new(std::env::current_exe().expect("the test binary has a path"))
+    // On a target that is not the machine's own, the emulator and its options (scripts/targets.sh).
+    let runner = std::env::var("SIGSAFE_TEST_RUNNER").unwrap_or_default();
+    let path = std::env::current_exe().expect("the test binary has a path");
+    let mut words = runner.split_whitespace().map(OsStr::new).chain([path.as_os_str()]);
+    Command::new(words.next().expect("the path at least"))
+        .args(words)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(VICTIM, name)
         .stdin(Stdio::null())
