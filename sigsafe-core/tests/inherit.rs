@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sigsafe_core::{SigSet, handler::Handler};
 use sigsafe_core::{Signal, critical, deferrals, fatal, in_region, mask, region_depth};
 use support::{
-    Disposition, Form, RT, alone, alone_until_death, expect_success, fork_child, kernel_mask, log, log_runs, manage, raw_mask, send,
+    Disposition, Form, RT, SENT_FAULT, alone, alone_until_death, expect_success, fork_child, kernel_mask, log, log_runs, manage, raw_mask,
+    send,
 };
 
 #[test]
 fn a_fork_in_a_region_leaves_the_signal_to_the_parent_alone() {
     alone("a_fork_in_a_region_leaves_the_signal_to_the_parent_alone", || {
-        for signal in [Signal::USR1, RT, Signal::SEGV, Signal::CONT] {
+        for signal in [Signal::USR1, RT, SENT_FAULT, Signal::CONT] {
             log_runs(signal);
             for form in Form::ALL {
                 let before = kernel_mask();
@@ -47,7 +48,7 @@ fn a_fork_in_a_region_leaves_the_signal_to_the_parent_alone() {
 #[test]
 fn a_forked_child_s_own_signals_are_not_taken_for_its_parent_s() {
     alone("a_forked_child_s_own_signals_are_not_taken_for_its_parent_s", || {
-        for signal in [Signal::SEGV, Signal::CONT, RT, Signal::USR1] {
+        for signal in [SENT_FAULT, Signal::CONT, RT, Signal::USR1] {
             log_runs(signal);
             for form in Form::ALL {
                 let child = form.run(|| {
@@ -72,7 +73,7 @@ fn a_forked_child_s_own_signals_are_not_taken_for_its_parent_s() {
 #[test]
 fn a_forked_child_handles_its_own_signals_at_the_region_s_end() {
     alone("a_forked_child_handles_its_own_signals_at_the_region_s_end", || {
-        for signal in [Signal::SEGV, Signal::CONT, RT, Signal::USR1] {
+        for signal in [SENT_FAULT, Signal::CONT, RT, Signal::USR1] {
             log_runs(signal);
             expect_success(fork_child(|| {
                 let parent = send::process();

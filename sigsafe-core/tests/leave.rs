@@ -7,7 +7,7 @@ use std::thread;
 
 use sigsafe_core::{DeferredCounter, MaskGuard, SigSet, Signal, leave_thread, mask};
 use support::send::{kill, sigqueue, tgkill};
-use support::{RT, alone, expect_success, fork_child, log, log_runs, spin_until};
+use support::{RT, SENT_FAULT, alone, expect_success, fork_child, log, log_runs, spin_until};
 
 /// A thread captures what `send` sends and exits in the region; all others have the signal blocked until then. In a child, where
 /// there are no others but those of the test.
@@ -31,7 +31,7 @@ fn a_signal_of_the_process_is_handled_by_another_thread() {
     alone("a_signal_of_the_process_is_handled_by_another_thread", || {
         expect_success(fork_child(|| {
             let sends: [(fn(Signal), i32); 2] = [(kill, libc::SI_USER), (|signal| sigqueue(signal, 5), libc::SI_QUEUE)];
-            for signal in [Signal::TERM, RT, Signal::CONT, Signal::TSTP, Signal::SEGV] {
+            for signal in [Signal::TERM, RT, Signal::CONT, Signal::TSTP, SENT_FAULT] {
                 let registration = log_runs(signal);
                 for (send, code) in sends {
                     exits_with_a_deferral(signal, send);

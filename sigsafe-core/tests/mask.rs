@@ -4,10 +4,10 @@ mod support;
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, mask};
-use support::{Form, RT, alone, fault, kernel_mask, libc_set, log, log_runs, manage, raw_mask, send};
+use support::{Form, RT, SENT_FAULT, alone, fault, kernel_mask, libc_set, log, log_runs, manage, raw_mask, send};
 
 /// Of each way in which a signal is held back: requeued, kept with a token, kept and requeued at the exit, kept and dispatched.
-const KINDS: [Signal; 5] = [Signal::USR1, RT, Signal::SEGV, Signal::CONT, Signal::TSTP];
+const KINDS: [Signal; 5] = [Signal::USR1, RT, SENT_FAULT, Signal::CONT, Signal::TSTP];
 
 const USR1: SigSet = SigSet::EMPTY.with(Signal::USR1);
 const USR2: SigSet = SigSet::EMPTY.with(Signal::USR2);

@@ -56,7 +56,7 @@ impl Alarm {
         let gap_ns = asked_ns.max(generator.between(SHORTEST_GAP_NS, LONGEST_GAP_NS).into());
         self.generator.set(generator);
         count(&counters.sent);
-        let gap = libc::timespec { tv_sec: (gap_ns / 1_000_000_000) as libc::time_t, tv_nsec: (gap_ns % 1_000_000_000) as libc::c_long };
+        let gap = libc::timespec { tv_sec: (gap_ns / 1_000_000_000) as i64, tv_nsec: (gap_ns % 1_000_000_000) as libc::c_long };
         let once = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: gap };
         // SAFETY: the timer is this struct's own, the new value is live for the call, and a null pointer for the old one is
         // allowed.

@@ -84,8 +84,9 @@ pub(crate) fn send_to_process(signal: c_int) {
 /// `info` points to a writable `siginfo_t`.
 pub(crate) unsafe fn sigtimedwait(set: SigSet, info: *mut libc::siginfo_t, timeout: Option<Duration>) -> Result<Signal, c_int> {
     let set = set.bits();
+    // Seconds are an `i64` on every 64-bit Linux.
     let timeout = timeout.map(|timeout| libc::timespec {
-        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: timeout.subsec_nanos() as libc::c_long,
     });
     let timeout = timeout.as_ref().map_or(null(), core::ptr::from_ref);
