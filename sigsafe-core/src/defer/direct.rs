@@ -120,6 +120,14 @@ pub(crate) fn receive(_: &ThreadRecord, _: Signal, _: &libc::siginfo_t) -> Recei
     Received::Itself
 }
 
+/// What waits, with nothing else to look at.
+pub(crate) fn settle(_: &ThreadRecord) -> SigSet {
+    sys::sigpending()
+}
+
+/// Nothing is kept that a child which shares memory could take.
+pub(crate) fn prepare() {}
+
 /// The slots of the thread record: none, and so empty.
 #[derive(Debug)]
 pub(crate) struct Slots([u64; 0]);
@@ -128,8 +136,6 @@ impl Slots {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    pub(crate) fn drop_foreign(&self, _process: u32) {}
 
     pub(crate) fn waiting_signals(&self) -> SigSet {
         SigSet::EMPTY

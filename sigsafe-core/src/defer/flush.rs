@@ -4,6 +4,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::defer::order::settle;
 use crate::defer::policy;
 use crate::defer::slots::{self, Captured};
 use crate::defer::trampoline;
@@ -37,11 +38,18 @@ pub(crate) fn flush(r: &ThreadRecord) {
     // handler finds them blocked like a user's, and leaves them so.
     let mut ours = SigSet::from_bits(added & !SLOT_WAITS);
     if added & SLOT_WAITS != 0 {
-        // Kept by a handler that ran over the region, whose own mask is gone: then not everything is blocked yet. It has to be, for
-        // the kernel to queue what arrives behind what is kept.
         let held_back = policy::deferrable();
-        ours = ours.union(held_back.difference(sys::sigprocmask(How::Block, held_back)));
-        release_slots(r, ours);
+        let mut blocked = SigSet::EMPTY;
+        if !held_back.is_subset(ours) {
+            // The thread has blocked some itself; or a handler that ran over the region has kept this, whose own mask is gone, and not
+            // everything is blocked yet. It has to be, for the kernel to queue what arrives behind what is kept.
+            let before = sys::sigprocmask(How::Block, held_back);
+            ours = ours.union(held_back.difference(before));
+            blocked = before.difference(ours);
+        }
+        let process = sys::process_id();
+        r.slots.drop_foreign(process);
+        release_slots(r, process, blocked);
     }
     if !ours.is_empty() && !mutant!("no-flush") {
         sys::sigprocmask(How::Unblock, ours);
@@ -58,42 +66,54 @@ pub(crate) fn flush(r: &ThreadRecord) {
 /// thread's own mask.
 fn release_faults(r: &ThreadRecord) {
     while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !policy::may_block(signal)) {
-        // SAFETY: a kept siginfo is a whole one.
-        if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
-            dispatch(r, signal, &mut kept, blocked_now());
+        let process = sys::process_id();
+        if requeue(process, signal, &kept) {
+            continue;
         }
+        let blocked = blocked_now();
+        if blocked.contains(signal) {
+            // The thread itself has blocked it since. It waits here: the next exit tries again.
+            let _ = r.slots.keep(process, signal, kept.info());
+            r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);
+            return;
+        }
+        dispatch(r, signal, &mut kept, blocked);
     }
 }
 
-/// Empties the slots: back into the kernel where that is right, to the handler where not.
+/// Gives a kept signal back to the kernel. `false` when that refuses.
+fn requeue(process: u32, signal: Signal, kept: &Captured) -> bool {
+    // SAFETY: a kept siginfo is a whole one.
+    unsafe { sys::queue_to_self(process, signal.number(), kept.info()) }
+}
+
+/// Empties the slots: back into the kernel where that is right, to the handler where not. `blocked` is what the thread itself has
+/// blocked; everything else that is deferrable is blocked by us.
 #[cold]
-fn release_slots(r: &ThreadRecord, ours: SigSet) {
-    r.slots.drop_foreign(sys::process_id());
-    let blocked = blocked_now().difference(ours);
+fn release_slots(r: &ThreadRecord, process: u32, blocked: SigSet) {
+    // Most often a region has kept one real-time signal, for which nothing needs to be asked.
+    let waiting = r.slots.waiting_signals();
+    let ask = waiting.contains(Signal::CONT) || !waiting.intersection(blocked).is_empty();
+    let pending = if ask { settle(r) } else { SigSet::EMPTY };
     // SIGNAL: an immediate handler that lands between two of these steps may end a region of its own and release slots itself. So
     // each step claims the slot that it takes.
     //
     // A real-time signal that the thread has blocked itself, with none before it: no token, so that `sigwait` finds the signal.
-    let pending = sys::sigpending();
-    while let Some((signal, kept)) = r
-        .slots
-        .take_waiting(|signal| signal.is_real_time() && blocked.contains(signal) && !pending.contains(signal) && r.slots.count(signal) == 1)
-    {
-        // SAFETY: a kept siginfo is a whole one.
-        if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
-            let _ = r.slots.keep(signal, kept.info());
+    let alone = |signal: Signal| !pending.contains(signal) && r.slots.count(signal) == 1;
+    while let Some((signal, kept)) = r.slots.take_waiting(|signal| signal.is_real_time() && blocked.contains(signal) && alone(signal)) {
+        if !requeue(process, signal, &kept) {
+            let _ = r.slots.keep(process, signal, kept.info());
             break;
         }
     }
     // Everything deferrable is still blocked by us, so the tokens stand behind what waits there already.
-    send_tokens(r);
+    send_tokens(r, process);
     // What the thread has blocked itself since the capture waits in the kernel like any other.
     while let Some((signal, kept)) =
         r.slots.take_waiting(|signal| blocked.contains(signal) && policy::may_block(signal) && !signal.is_real_time())
     {
-        // SAFETY: a kept siginfo is a whole one.
-        if !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
-            let _ = r.slots.keep(signal, kept.info());
+        if !requeue(process, signal, &kept) {
+            let _ = r.slots.keep(process, signal, kept.info());
             break;
         }
     }
@@ -101,8 +121,7 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
         // What the kernel refused once it may have room for by now, and a delivery of its own is the better one. Not for SIGCONT,
         // which never goes there, nor for real-time signals, since those behind it may have been let in by a dispatch.
         let again = signal != Signal::CONT && !signal.is_real_time();
-        // SAFETY: a kept siginfo is a whole one.
-        if !again || !unsafe { sys::queue_to_self(signal.number(), kept.info()) } {
+        if !again || !requeue(sys::process_id(), signal, &kept) {
             dispatch(r, signal, &mut kept, blocked);
         }
     }
@@ -113,14 +132,13 @@ fn release_slots(r: &ThreadRecord, ours: SigSet) {
 }
 
 /// For each kept real-time signal, its token. The kernel has them blocked.
-fn send_tokens(r: &ThreadRecord) {
+fn send_tokens(r: &ThreadRecord, process: u32) {
     while let Some((signal, promise)) = r.slots.promise_token() {
         if mutant!("no-token") {
             promise.revoke();
             break;
         }
-        // SAFETY: the token is a whole siginfo on this stack.
-        if !unsafe { sys::queue_to_self(signal.number(), slots::token(signal).info()) } {
+        if !requeue(process, signal, &slots::token(signal)) {
             if !mutant!("refused-token-forgotten") {
                 promise.revoke();
             }
@@ -134,14 +152,13 @@ fn send_tokens(r: &ThreadRecord) {
 ///
 /// Everything deferrable is blocked by the caller, and the record announces the mask.
 pub(crate) fn release_for(r: &ThreadRecord, mask: SigSet) -> bool {
-    r.slots.drop_foreign(sys::process_id());
-    send_tokens(r);
+    let process = sys::process_id();
+    settle(r);
+    send_tokens(r, process);
     let mut ran = false;
     // A fault that somebody sent is not blocked, so it is delivered before the call returns; SIGCONT would discard stops.
     while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !mask.contains(signal)) {
-        let in_kernel = signal != Signal::CONT
-            // SAFETY: a kept siginfo is a whole one.
-            && unsafe { sys::queue_to_self(signal.number(), kept.info()) };
+        let in_kernel = signal != Signal::CONT && requeue(process, signal, &kept);
         if !in_kernel {
             dispatch(r, signal, &mut kept, mask);
         }
@@ -160,11 +177,11 @@ fn blocked_now() -> SigSet {
 fn dispatch(r: &ThreadRecord, signal: Signal, kept: &mut Captured, mask: SigSet) {
     let Some(entry) = table::current(signal).filter(|_| table::installed(signal)) else {
         // Its handler has been removed since: the signal meets what is there now.
-        // SAFETY: a kept siginfo is a whole one.
-        unsafe { sys::queue_to_self(signal.number(), kept.info()) };
+        requeue(sys::process_id(), signal, kept);
         return;
     };
-    let during = entry.mask().with(signal).intersection(policy::BLOCKABLE).union(mask);
+    let always = blocked_now().difference(policy::deferrable());
+    let during = entry.mask().with(signal).intersection(policy::BLOCKABLE).union(mask).union(always);
     // What else waits is let in here, as it would be around a delivery; this signal's number is not.
     let blocked = sys::sigprocmask(How::Set, during);
     // SAFETY: the siginfo is whole and lives over the call; there is no context.

@@ -3,6 +3,7 @@
 //! A signal that was sent to the process becomes this thread's when a region gives it back to the kernel, and the kernel throws away
 //! what waits for a thread that exits. Runs at the very end of a thread, with every signal blocked that can be.
 
+use crate::defer::order::settle;
 use crate::defer::policy;
 use crate::defer::slots::Captured;
 use crate::record::record;
@@ -24,8 +25,7 @@ pub fn leave_thread() {
     if r.slots.is_empty() || mutant!("exit-forgets") {
         return;
     }
-    r.slots.drop_foreign(sys::process_id());
-    let pending = sys::sigpending();
+    let pending = settle(r);
     while let Some((signal, captured, in_kernel)) = r.slots.take_any() {
         // A copy of what has been delivered since is no signal.
         if !in_kernel || pending.contains(signal) {

@@ -10,12 +10,15 @@
 //!  trampoline                  └ capture: requeue, added |= D, frame.mask |= D ┘                       └ handler ┘
 //! ```
 //!
-//! [`policy`] decides, `slots` keeps what must not wait in the kernel, `trampoline` receives, `order` finds out what a delivery
-//! really brings, `flush` lets in, `leave` sends on what a thread that exits leaves behind.
+//! `trampoline` receives, [`policy`] decides, `capture` holds back, `slots` keeps what must not wait in the kernel, `flush` lets
+//! in, `order` finds out what a delivery really brings. `leave` sends on what a thread that exits leaves behind; `vfork` keeps a
+//! child that shares its parent's memory from the parent's record.
 //!
 //! Where a signal cannot be given back to the kernel as it came there is no deferral: `direct` has what is left, under the same
 //! names, and `policy` its sets.
 
+#[cfg(deferral)]
+pub(crate) mod capture;
 #[cfg(not(deferral))]
 pub(crate) mod direct;
 #[cfg(deferral)]
@@ -29,6 +32,8 @@ pub(crate) mod policy;
 pub(crate) mod slots;
 #[cfg(deferral)]
 pub(crate) mod trampoline;
+#[cfg(deferral)]
+pub(crate) mod vfork;
 
 #[cfg(not(deferral))]
 pub(crate) use direct as flush;
@@ -38,6 +43,8 @@ pub(crate) use direct as order;
 pub(crate) use direct as slots;
 #[cfg(not(deferral))]
 pub(crate) use direct as trampoline;
+#[cfg(not(deferral))]
+pub(crate) use direct as vfork;
 #[cfg(not(deferral))]
 pub use direct::leave_thread;
 #[cfg(deferral)]

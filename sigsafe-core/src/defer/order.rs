@@ -3,8 +3,10 @@
 //! Runs in the trampoline, and in the thread that takes a signal by waiting for it.
 
 use crate::defer::slots::{self, Captured};
+use crate::defer::{policy, vfork};
 use crate::record::ThreadRecord;
 use crate::signal::Signal;
+use crate::sigset::SigSet;
 use crate::sys;
 
 /// What was handed out.
@@ -19,16 +21,23 @@ pub(crate) enum Received {
 
 /// To be asked once for each signal that the kernel has handed out and that is not captured again.
 pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) -> Received {
+    if r.slots.is_empty() {
+        return if signal.is_real_time() && slots::is_token(info) { Received::Nothing } else { Received::Itself };
+    }
+    let process = sys::process_id();
+    if vfork::is_child(process) {
+        return Received::Itself;
+    }
     if !signal.is_real_time() {
-        return lost_siginfo(r, signal, info).map_or(Received::Itself, Received::Instead);
+        return lost_siginfo(r, process, signal, info).map_or(Received::Itself, Received::Instead);
     }
     let token = slots::is_token(info);
     let kept = if token {
-        r.slots.take_oldest(signal)
+        r.slots.take_oldest(process, signal)
     } else if mutant!("no-exchange") {
         None
     } else {
-        r.slots.exchange_oldest(signal, info)
+        r.slots.exchange_oldest(process, signal, info)
     };
     match kept {
         Some(kept) => {
@@ -45,10 +54,21 @@ pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) 
 
 /// A legacy signal that we gave back to the kernel while `RLIMIT_SIGPENDING` was exhausted comes without its siginfo (the kernel then
 /// queues the number alone, and delivers zeros): the copy of it.
-pub(crate) fn lost_siginfo(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
+pub(crate) fn lost_siginfo(r: &ThreadRecord, process: u32, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
     // Taken in any case: the delivery that it was kept for is here.
-    let copy = r.slots.take_copy(signal)?;
+    let (copy, owner) = r.slots.take_copy(signal)?;
     // SAFETY: SI_USER's siginfo carries the sender's pid and uid.
     let empty = info.si_code == libc::SI_USER && unsafe { info.si_pid() == 0 && info.si_uid() == 0 };
-    empty.then_some(copy)
+    (empty && owner == process).then_some(copy)
+}
+
+/// What waits in the kernel, for someone who is about to look at the slots too. A stop that waits there was sent after a SIGCONT that is
+/// kept, since sending SIGCONT discards stops; so it has discarded that (POSIX, 2.4.1).
+pub(crate) fn settle(r: &ThreadRecord) -> SigSet {
+    r.slots.drop_foreign(sys::process_id());
+    let pending = sys::sigpending();
+    if !pending.intersection(policy::STOPS).is_empty() && !mutant!("stop-keeps-cont") {
+        r.slots.discard(Signal::CONT);
+    }
+    pending
 }

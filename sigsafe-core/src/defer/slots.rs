@@ -17,9 +17,9 @@ use core::mem::{MaybeUninit, size_of};
 use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::defer::vfork;
 use crate::signal::Signal;
 use crate::sigset::SigSet;
-use crate::sys;
 
 /// How many captured signals a thread can keep. One region captures one of them before everything deferrable is blocked; more than
 /// one are sent faults, which are never blocked, or trampolines that interrupted each other.
@@ -150,36 +150,36 @@ impl Slots {
 
     /// Keeps `info`; `false` when every slot is taken. A legacy signal that is kept already merges with that one, as it would in
     /// the kernel (POSIX leaves the number of deliveries open).
-    pub(crate) fn keep(&self, signal: Signal, info: &libc::siginfo_t) -> bool {
-        self.drop_foreign(sys::process_id());
+    pub(crate) fn keep(&self, process: u32, signal: Signal, info: &libc::siginfo_t) -> bool {
+        self.drop_foreign(process);
         if !signal.is_real_time() && self.waiting_signals().contains(signal) {
             return true;
         }
-        self.fill_empty(info, 0) || {
+        self.fill_empty(process, info, 0) || {
             // A copy is worth less than a signal.
             let copy = self.claim(|signal, state| state & IN_KERNEL != 0 && !signal.is_real_time());
             copy.is_some_and(|(slot, _, _)| {
                 slot.empty();
-                self.fill_empty(info, 0)
+                self.fill_empty(process, info, 0)
             })
         }
     }
 
     /// Keeps a copy of what has just been given back to the kernel, if there is room.
-    pub(crate) fn keep_copy(&self, signal: Signal, info: &libc::siginfo_t) {
-        self.drop_foreign(sys::process_id());
+    pub(crate) fn keep_copy(&self, process: u32, signal: Signal, info: &libc::siginfo_t) {
+        self.drop_foreign(process);
         self.take_copy(signal);
-        self.fill_empty(info, IN_KERNEL);
+        self.fill_empty(process, info, IN_KERNEL);
     }
 
-    /// The copy of a legacy signal that the kernel has delivered by now.
-    pub(crate) fn take_copy(&self, signal: Signal) -> Option<Captured> {
+    /// The copy of a legacy signal that the kernel has delivered by now, and the process that captured it.
+    pub(crate) fn take_copy(&self, signal: Signal) -> Option<(Captured, u32)> {
         let (slot, _, _) = self.claim(|kept, state| kept == signal && state & IN_KERNEL != 0 && !kept.is_real_time())?;
-        let own = slot.process.load(Ordering::Relaxed) == sys::process_id();
-        Some(slot.empty()).filter(|_| own)
+        let process = slot.process.load(Ordering::Relaxed);
+        Some((slot.empty(), process))
     }
 
-    fn fill_empty(&self, info: &libc::siginfo_t, in_kernel: u32) -> bool {
+    fn fill_empty(&self, process: u32, info: &libc::siginfo_t, in_kernel: u32) -> bool {
         for slot in &self.0 {
             // One instruction: a nested trampoline may have claimed the slot since it was looked at.
             if !slot.change(EMPTY, CLAIMED) {
@@ -187,7 +187,7 @@ impl Slots {
             }
             // SIGNAL: a nested trampoline finds the slot claimed and takes another; an exit below it finds it neither empty nor
             // full and leaves it alone.
-            slot.process.store(sys::process_id(), Ordering::Relaxed);
+            slot.process.store(process, Ordering::Relaxed);
             slot.fill(info);
             slot.state.store(self.next_state() | in_kernel, Ordering::Relaxed);
             return true;
@@ -222,8 +222,8 @@ impl Slots {
     }
 
     /// A token has arrived: takes the head of the queue.
-    pub(crate) fn take_oldest(&self, signal: Signal) -> Option<Captured> {
-        self.drop_foreign(sys::process_id());
+    pub(crate) fn take_oldest(&self, process: u32, signal: Signal) -> Option<Captured> {
+        self.drop_foreign(process);
         let (head, state, _) = self.claim(|kept, _| kept == signal)?;
         if state & IN_KERNEL == 0 {
             // The head has no token of its own, so this one was a later entry's, which waits for an exit from now on.
@@ -236,8 +236,8 @@ impl Slots {
 
     /// A signal has arrived while others of its number are kept: takes the head of the queue and puts `info` at its end, in the
     /// same slot, so that there are still as many tokens as entries.
-    pub(crate) fn exchange_oldest(&self, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
-        self.drop_foreign(sys::process_id());
+    pub(crate) fn exchange_oldest(&self, process: u32, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
+        self.drop_foreign(process);
         let (head, state, _) = self.claim(|kept, _| kept == signal)?;
         let captured = head.copy_out();
         head.fill(info);
@@ -292,10 +292,11 @@ impl Slots {
         }
     }
 
-    /// Empties slots that another process, the parent of this fork's child, has filled.
+    /// Empties slots that the parent has filled, if this process is the child of a fork.
     pub(crate) fn drop_foreign(&self, process: u32) {
         for (slot, state) in self.full() {
-            if slot.process.load(Ordering::Relaxed) != process && !mutant!("fork-keeps-slots") {
+            let foreign = slot.process.load(Ordering::Relaxed) != process;
+            if foreign && !vfork::is_child(process) && !mutant!("fork-keeps-slots") {
                 // Fails when a handler in between has emptied the slot, and perhaps filled it for this process.
                 slot.change(state, EMPTY);
             }

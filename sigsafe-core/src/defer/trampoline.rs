@@ -7,10 +7,10 @@ use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use crate::defer::capture::{capture, frame_mask, hold_back, take_place};
 use crate::defer::flush::{SLOT_WAITS, flush};
-use crate::defer::order::{Received, lost_siginfo, receive};
+use crate::defer::order::{Received, receive};
 use crate::defer::policy::{self, Arrival, Verdict};
-use crate::defer::slots::{self, Captured};
 use crate::handler::entry::Entry;
 use crate::handler::{Delivery, table};
 use crate::record::{ADMITTING, RELEASING, ThreadRecord, fence, get, put, record};
@@ -32,20 +32,18 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     let context: *mut libc::ucontext_t = context.cast();
     // SAFETY: the kernel's siginfo lives as long as its frame.
     let siginfo = unsafe { &*info };
-    // SAFETY: the kernel's frame holds its own eight bytes of mask there, aligned; libc's type is longer and must not be copied.
-    let frame_mask = unsafe { &mut *(&raw mut (*context).uc_sigmask).cast::<u64>() };
-
+    // SAFETY: the kernel's context.
+    let mask = unsafe { *frame_mask(context) };
     let in_region = r.in_region();
     let admitting = get(&r.phase) & ADMITTING != 0;
     let arrival = Arrival {
         signal,
         code: siginfo.si_code,
         // Only asked where it matters: it costs a system call.
-        // SAFETY: SI_TKILL's siginfo carries the sender's pid.
-        from_self: in_region && siginfo.si_code == libc::SI_TKILL && unsafe { siginfo.si_pid() } as u32 == sys::process_id(),
+        from_self: in_region && signal == Signal::ABRT && siginfo.si_code == libc::SI_TKILL && sender(siginfo) == sys::process_id(),
         in_region,
         immediate: entry.immediate(),
-        admitted: admitting || SigSet::from_bits(*frame_mask).contains(signal),
+        admitted: admitting || SigSet::from_bits(mask).contains(signal),
     };
     match policy::decide(arrival) {
         Verdict::Run => {
@@ -61,97 +59,20 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
             if in_region && !admitting {
                 // What arrived in the handler has been captured there and waits in the kernel, as it should for the region below.
                 // Let in now, each would be captured again, and a handler that comes with them would see them blocked.
-                hold_back(r, policy::deferrable(), frame_mask);
+                // SAFETY: the kernel's context.
+                unsafe { hold_back(sys::process_id(), policy::deferrable(), context) };
             }
         }
-        Verdict::Requeue => {
-            // Captured a second time: the thread had it blocked since, and somebody has unblocked it in a region.
-            let copy = lost_siginfo(r, signal, siginfo);
-            note_place(r, signal, context);
-            capture(r, signal, copy.as_ref().map_or(siginfo, Captured::info), frame_mask, false);
-        }
-        Verdict::Keep => {
-            note_place(r, signal, context);
-            capture(r, signal, siginfo, frame_mask, true);
-        }
+        // SAFETY: the kernel's context.
+        Verdict::Requeue => unsafe { capture(r, signal, siginfo, context, false) },
+        // SAFETY: the kernel's context.
+        Verdict::Keep => unsafe { capture(r, signal, siginfo, context, true) },
     }
 }
 
-/// Remembers where the signal arrived, for a handler that asks.
-fn note_place(r: &ThreadRecord, signal: Signal, context: *const libc::ucontext_t) {
-    // SAFETY: the context is the kernel's of a live frame.
-    let program_counter = sys::program_counter(unsafe { &*context }).unwrap_or(0) as u64;
-    // SIGNAL: one word. A trampoline that lands before the store is overwritten, and one that lands after it overwrites.
-    r.captured_at.store((signal.number() as u64) << PLACE_BITS | program_counter & PLACE, Ordering::Relaxed);
-}
-
-/// Where the signal arrived, if it is the one that a region captured last. Asked once.
-fn take_place(r: &ThreadRecord, signal: Signal) -> Option<usize> {
-    let word = r.captured_at.load(Ordering::Relaxed);
-    if word >> PLACE_BITS != signal.number() as u64 {
-        return None;
-    }
-    r.captured_at.store(0, Ordering::Relaxed);
-    Some((word & PLACE) as usize)
-}
-
-/// User addresses have at most 56 bits on the architectures that defer.
-const PLACE_BITS: u32 = 56;
-const PLACE: u64 = (1 << PLACE_BITS) - 1;
-
-/// Holds a signal back: it goes back to the kernel or into a slot, and everything deferrable is blocked from the moment that the
-/// trampoline returns.
-fn capture(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t, frame_mask: &mut u64, keep: bool) {
-    let mut held_back = policy::deferrable();
-    // By name too: its handler may have stopped being immediate a moment ago, and what goes back to the kernel must not be let in.
-    if policy::may_block(signal) {
-        held_back = held_back.with(signal);
-    }
-    let token = signal.is_real_time() && slots::is_token(info);
-    // SAFETY: a live siginfo.
-    let requeue = || unsafe { sys::queue_to_self(signal.number(), info) };
-    let mut waits = false;
-    if token {
-        // A token that the kernel refuses leaves its signal to the next exit.
-        waits = !requeue() && r.slots.lost_tokens(signal);
-    } else if keep {
-        waits = r.slots.keep(signal, info);
-        if !waits {
-            // No slot is left. In the kernel it is at least not lost; blocked, because it would come back at once.
-            r.overflows.fetch_add(1, Ordering::Relaxed);
-            requeue();
-            held_back = held_back.with(signal);
-        }
-    } else if requeue() {
-        if !mutant!("siginfo-not-copied") {
-            r.slots.keep_copy(signal, info);
-        }
-    } else {
-        waits = !mutant!("refused-is-lost") && r.slots.keep(signal, info);
-        if !waits {
-            r.overflows.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    if policy::STOPS.contains(signal) {
-        // A stop discards a SIGCONT that waits.
-        r.slots.discard(Signal::CONT);
-    }
-    if waits {
-        r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);
-    }
-    hold_back(r, held_back, frame_mask);
-}
-
-/// Has everything in `set` blocked from the moment that the trampoline returns, to be unblocked by the outermost exit.
-fn hold_back(r: &ThreadRecord, set: SigSet, frame_mask: &mut u64) {
-    // SIGNAL: another deferrable signal here is captured by a trampoline of its own. It blocks what is not blocked in *this*
-    // context and adds that to `added`; both are part of what is added and blocked below.
-    r.added.fetch_or(set.bits() & !*frame_mask, Ordering::Relaxed);
-    // SIGNAL: `added` first, then the mask. In between `added` names signals that are not blocked yet, and unblocking those
-    // changes nothing; the other way round they could stay blocked with nobody knowing.
-    if !mutant!("no-frame-mask") {
-        *frame_mask |= set.bits();
-    }
+fn sender(info: &libc::siginfo_t) -> u32 {
+    // SAFETY: asked of SI_TKILL's siginfo alone, which carries it.
+    unsafe { info.si_pid() as u32 }
 }
 
 /// Calls the handler, and leaves the record as it was found: a handler's regions never flush for the code that it interrupts, and
@@ -250,7 +171,6 @@ fn blocked_below(context: *mut libc::ucontext_t, signal: Signal) -> bool {
     if context.is_null() {
         return false;
     }
-    // SAFETY: a context that is not null is the kernel's; see `trampoline` for its mask.
-    let mask = unsafe { *(&raw const (*context).uc_sigmask).cast::<u64>() };
-    SigSet::from_bits(mask).contains(signal)
+    // SAFETY: a context that is not null is the kernel's.
+    SigSet::from_bits(unsafe { *frame_mask(context) }).contains(signal)
 }

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::bits::AtomicBits;
 use crate::defer::policy::{self, IMMEDIATE};
 use crate::defer::trampoline::trampoline;
+use crate::defer::vfork;
 use crate::handler::Handler;
 use crate::handler::entry::{Below, Entry, FIRED, LIVE, REMOVED, SPENT, make};
 use crate::signal::{LAST, Signal};
@@ -126,6 +127,7 @@ pub(crate) fn installed(signal: Signal) -> bool {
 
 /// Puts a handler on top.
 pub(crate) fn push(signal: Signal, spec: Handler) -> Result<&'static Entry, PushError> {
+    vfork::prepare();
     locked(signal, || {
         let action = kernel(signal).ok_or(PushError::Refused)?;
         // Where the kernel calls us, what is there is what a delivery would find, whatever else the chain remembers.

@@ -15,6 +15,7 @@ pub use wait::{wait, wait_timeout};
 use core::sync::atomic::Ordering;
 
 use crate::defer::flush::flush_if_outermost;
+use crate::defer::order::settle;
 use crate::defer::policy;
 use crate::record::{ThreadRecord, record};
 use crate::sigset::SigSet;
@@ -121,11 +122,12 @@ pub fn set(set: SigSet) -> SigSet {
 
 /// What waits for this thread: blocked by it, or held back by a region.
 ///
-/// Async-signal safety: may be called from a handler. Cost: two system calls.
+/// Async-signal safety: may be called from a handler. Cost: one system call, two in a region that holds something back.
 #[doc(alias = "sigpending")]
 pub fn pending() -> SigSet {
     let r = record();
-    // Those of a fork's parent are not pending in the child.
-    r.slots.drop_foreign(sys::process_id());
-    sys::sigpending().union(r.slots.waiting_signals())
+    if r.slots.is_empty() {
+        return sys::sigpending();
+    }
+    settle(r).union(r.slots.waiting_signals())
 }

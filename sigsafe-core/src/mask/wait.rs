@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 use core::time::Duration;
 
 use super::editable;
-use crate::defer::order::{Received, receive};
+use crate::defer::order::{Received, receive, settle};
 use crate::record::{ThreadRecord, record};
 use crate::siginfo::SigInfo;
 use crate::sigset::SigSet;
@@ -95,8 +95,7 @@ fn take_kept(r: &ThreadRecord, set: SigSet) -> Option<SigInfo> {
     if r.slots.is_empty() {
         return None;
     }
-    r.slots.drop_foreign(sys::process_id());
-    let pending = sys::sigpending();
+    let pending = settle(r);
     for signal in r.slots.promised().difference(pending) {
         r.slots.lost_tokens(signal);
     }

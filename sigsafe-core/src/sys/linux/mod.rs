@@ -45,16 +45,16 @@ pub(crate) fn sigpending() -> SigSet {
     SigSet::from_bits(set)
 }
 
-/// `rt_tgsigqueueinfo` to this thread: the signal arrives with exactly this siginfo, whatever its `si_code` (the kernel
+/// `rt_tgsigqueueinfo` to this thread of `process`, which is this one: the signal arrives with exactly this siginfo, whatever its `si_code` (the kernel
 /// restricts the codes of signals to others only). `false` when the kernel refuses: `RLIMIT_SIGPENDING`, a seccomp filter.
 ///
 /// # Safety
 ///
 /// `info` points to 128 readable bytes, a `siginfo_t`.
-pub(crate) unsafe fn queue_to_self(signal: c_int, info: *const libc::siginfo_t) -> bool {
+pub(crate) unsafe fn queue_to_self(process: u32, signal: c_int, info: *const libc::siginfo_t) -> bool {
     // SAFETY: the kernel reads 128 bytes at `info`, which the caller vouches for.
     let result =
-        unsafe { syscall4(libc::SYS_rt_tgsigqueueinfo, process_id() as usize, kernel_thread_id() as usize, signal as usize, info.addr()) };
+        unsafe { syscall4(libc::SYS_rt_tgsigqueueinfo, process as usize, kernel_thread_id() as usize, signal as usize, info.addr()) };
     result == 0
 }
 
@@ -112,10 +112,30 @@ pub(crate) fn process_id() -> u32 {
     unsafe { syscall4(libc::SYS_getpid, 0, 0, 0, 0) as u32 }
 }
 
+/// `getppid`.
+pub(crate) fn parent_id() -> u32 {
+    // SAFETY: the call takes no pointer and always succeeds.
+    unsafe { syscall4(libc::SYS_getppid, 0, 0, 0, 0) as u32 }
+}
+
 /// `gettid`, never cached.
 pub(crate) fn kernel_thread_id() -> u32 {
     // SAFETY: the call takes no pointer and always succeeds.
     unsafe { syscall4(libc::SYS_gettid, 0, 0, 0, 0) as u32 }
+}
+
+/// A page of zeroed memory that is zeroed again in the child of a fork, never given back; null when there is none.
+pub(crate) fn map_wiped_on_fork() -> *mut u8 {
+    const PAGE: usize = 4096;
+    let page = super::map_pages(PAGE);
+    if !page.is_null() {
+        // SAFETY: the page is ours and holds nothing yet.
+        let result = unsafe { syscall4(libc::SYS_madvise, page.addr(), PAGE, libc::MADV_WIPEONFORK as usize, 0) };
+        if result != 0 {
+            return core::ptr::null_mut();
+        }
+    }
+    page
 }
 
 /// `write` to standard error; a partial or failed write is not retried.
