@@ -54,6 +54,10 @@ declare -A catches=(
   [stack-not-asked-for]="-p sigsafe-core --test delivery a_handler_runs_on_the_alternate_stack_if_it_asked_for_it"
   [wake-kept]="-p sigsafe-core --test waiting a_wake_is_passed_on_before_a_handler_runs"
   [spawn-unblocked]="-p sigsafe-core --test spawn_storm no_handler_runs_on_a_new"
+  [enable-unacknowledged]="-p sigsafe-core --test notifier_changes enable_is_in_force_when_it_returns"
+  [disposition-kept]="-p sigsafe-core --test notifier the_last_subscriber_s_end_restores_the_disposition"
+  [notifier-unmasked]="-p sigsafe-core --test notifier_changes a_signal_blocked_everywhere_else_does_not_kill"
+  [notifier-of-parent]="-p sigsafe-core --test notifier_threads a_fork_s_child_has_subscriptions_of_its_own"
 )
 names=("$@")
 [ $# -gt 0 ] || readarray -t names < <(printf '%s\n' "${!catches[@]}" | sort)

@@ -16,6 +16,7 @@ mod defer;
 mod fatal;
 pub mod handler;
 pub mod mask;
+pub mod notifier;
 mod query;
 mod record;
 pub mod region;

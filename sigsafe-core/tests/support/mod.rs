@@ -10,6 +10,7 @@ pub mod example;
 pub mod fault;
 pub mod landing;
 pub mod log;
+pub mod notify;
 pub mod seccomp;
 pub mod send;
 pub mod stack;

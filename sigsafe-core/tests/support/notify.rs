@@ -1,0 +1,41 @@
+//! Subscriptions, as the tests of the notifier make and read them.
+
+use sigsafe_core::notifier::Receiver;
+use sigsafe_core::{SigInfo, SigSet, Signal};
+
+use super::send;
+
+pub const NOT_TO_BE_SUBSCRIBED: SigSet = SigSet::SYNCHRONOUS.union(SigSet::RESERVED).with(Signal::KILL).with(Signal::STOP);
+
+pub fn receiver(signals: SigSet) -> Receiver {
+    Receiver::new(signals, 16).expect("it can be subscribed")
+}
+
+/// The next notification, which has to come.
+pub fn next(receiver: &Receiver) -> SigInfo {
+    receiver.recv().expect("in the process that made it")
+}
+
+pub fn value(info: &SigInfo) -> i32 {
+    // SAFETY: the siginfo of `sigqueue` carries a value.
+    unsafe { info.as_raw().si_value().sival_ptr.addr() as i32 }
+}
+
+/// Nothing is queued and nothing is under way: a second signal of another kind comes first.
+pub fn expect_nothing(receiver: &Receiver) {
+    receiver.enable(Signal::WINCH.into()).unwrap();
+    send::kill(Signal::WINCH);
+    assert_eq!(next(receiver).signal(), Signal::WINCH);
+    receiver.disable(Signal::WINCH.into());
+    assert!(receiver.try_recv().is_none());
+}
+
+/// The kernel's mask of the notifier's thread.
+pub fn notifier_mask() -> SigSet {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let of = |task: &std::path::Path, file: &str| std::fs::read_to_string(task.join(file)).unwrap();
+    let notifier = tasks.map(|task| task.unwrap().path()).find(|task| of(task, "comm").trim() == "sigsafe-notify").expect("it runs");
+    let status = of(&notifier, "status");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+    SigSet::from_bits(u64::from_str_radix(mask.trim(), 16).unwrap())
+}
