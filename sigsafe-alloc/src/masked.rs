@@ -78,7 +78,9 @@ pub struct Masked<A, B: Backend = DefaultBackend> {
 }
 
 impl<A> Masked<A> {
-    /// Wraps `inner` with the [default backend](DefaultBackend). Makes no system call.
+    /// Wraps `inner` with the [default backend](DefaultBackend).
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
     pub const fn new(inner: A) -> Self {
         Self::with_backend(inner)
@@ -86,7 +88,9 @@ impl<A> Masked<A> {
 }
 
 impl<A, B: Backend> Masked<A, B> {
-    /// Wraps `inner` with the backend that the type names. Makes no system call.
+    /// Wraps `inner` with the backend that the type names.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     ///
     /// ```
     /// use sigsafe_alloc::Masked;
@@ -105,19 +109,25 @@ impl<A, B: Backend> Masked<A, B> {
         Self { inner, backend: PhantomData }
     }
 
-    /// The wrapped allocator, as it is: what is called through the reference runs in no region. Async-signal-safe.
+    /// The wrapped allocator, as it is: what is called through the reference runs in no region.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
     pub const fn get_ref(&self) -> &A {
         &self.inner
     }
 
-    /// The wrapped allocator, exclusively: what is called through the reference runs in no region. Async-signal-safe.
+    /// The wrapped allocator, exclusively: what is called through the reference runs in no region.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
     pub const fn get_mut(&mut self) -> &mut A {
         &mut self.inner
     }
 
     /// Takes the wrapping off again. Blocks allocated through it stay valid, because they are the wrapped allocator's.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
     pub fn into_inner(self) -> A {
         self.inner

@@ -13,6 +13,8 @@ mod bits;
 pub mod command;
 mod crash;
 mod defer;
+#[cfg(any(doc, doctest))]
+pub mod docs;
 mod fatal;
 pub mod handler;
 pub mod mask;

@@ -62,7 +62,9 @@ unsafe impl<T: ?Sized + Send, B: Backend> Send for Mutex<T, B> {}
 unsafe impl<T: ?Sized + Send, B: Backend> Sync for Mutex<T, B> {}
 
 impl<T> Mutex<T> {
-    /// A free lock around `data`, with the [default backend](DefaultBackend). Makes no system call.
+    /// A free lock around `data`, with the [default backend](DefaultBackend).
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
     pub const fn new(data: T) -> Self {
         Self::with_backend(data)
@@ -70,7 +72,9 @@ impl<T> Mutex<T> {
 }
 
 impl<T, B: Backend> Mutex<T, B> {
-    /// A free lock around `data`, with the backend that the type names. Makes no system call.
+    /// A free lock around `data`, with the backend that the type names.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     ///
     /// ```
     /// use sigsafe_core::FullSyscall;
@@ -84,7 +88,9 @@ impl<T, B: Backend> Mutex<T, B> {
         Self { raw: RawMutex::with_backend(), data: UnsafeCell::new(data) }
     }
 
-    /// Takes the data out. Async-signal-safe; no locking, because nobody else can have the mutex.
+    /// Takes the data out, without locking, because nobody else can have the mutex.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn into_inner(self) -> T {
         self.data.into_inner()
     }
@@ -93,7 +99,8 @@ impl<T, B: Backend> Mutex<T, B> {
 impl<T: ?Sized, B: Backend> Mutex<T, B> {
     /// Takes the lock, waiting while another thread holds it, and stays in a region until the guard is dropped.
     ///
-    /// Async-signal-safe. Uncontended, it makes no system call but the backend's own; a wait is one or more of `futex`.
+    /// Async-signal safety: may be called from a handler; in one that no region can hold back, see the type's documentation.
+    /// Cost: uncontended, no system call but the backend's own; a wait is one or more of `futex`.
     ///
     /// # Aborts
     ///
@@ -105,7 +112,9 @@ impl<T: ?Sized, B: Backend> Mutex<T, B> {
         MutexGuard { mutex: self, not_send: PhantomData }
     }
 
-    /// Takes the lock if it is free. Async-signal-safe, never waits; makes no system call but the backend's own.
+    /// Takes the lock if it is free, and never waits.
+    ///
+    /// Async-signal safety: may be called from any handler. Cost: no system call but the backend's own.
     ///
     /// # Errors
     ///
@@ -129,18 +138,24 @@ impl<T: ?Sized, B: Backend> Mutex<T, B> {
         Ok(MutexGuard { mutex: self, not_send: PhantomData })
     }
 
-    /// The data, by way of an exclusive reference to the mutex: no locking is needed. Async-signal-safe.
+    /// The data, by way of an exclusive reference to the mutex: no locking is needed.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn get_mut(&mut self) -> &mut T {
         self.data.get_mut()
     }
 
-    /// Whether some thread holds the lock at this instant. Async-signal-safe; for assertions and diagnostics, because the
-    /// answer may be out of date when it arrives.
+    /// Whether some thread holds the lock at this instant. For assertions and diagnostics, because the answer may be out of date
+    /// when it arrives.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn is_locked(&self) -> bool {
         self.raw.is_locked()
     }
 
-    /// Whether the calling thread holds the lock. Async-signal-safe, and never out of date: only this thread can change it.
+    /// Whether the calling thread holds the lock. Never out of date: only this thread can change it.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call, but one for a thread's first use of any lock.
     pub fn is_owned(&self) -> bool {
         self.raw.is_owned()
     }

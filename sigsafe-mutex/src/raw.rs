@@ -71,7 +71,9 @@ pub struct RawMutex<B: Backend = DefaultBackend> {
 }
 
 impl RawMutex {
-    /// A free lock with the [default backend](DefaultBackend). Makes no system call.
+    /// A free lock with the [default backend](DefaultBackend).
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
     pub const fn new() -> Self {
         Self::with_backend()
@@ -79,7 +81,9 @@ impl RawMutex {
 }
 
 impl<B: Backend> RawMutex<B> {
-    /// A free lock with the backend that the type names. Makes no system call.
+    /// A free lock with the backend that the type names.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[doc(alias = "PTHREAD_MUTEX_INITIALIZER")]
     #[must_use]
     pub const fn with_backend() -> Self {
@@ -88,9 +92,10 @@ impl<B: Backend> RawMutex<B> {
 
     /// Enters a region and takes the lock; while another thread holds it, waits *outside* that region.
     ///
-    /// Async-signal-safe: it may be called from any handler, and keeps `errno`. Uncontended, it makes no system call but the
-    /// backend's own; a wait is one or more of `futex` (or what the system has for it; a nap where it has nothing). A region that the caller is in already stays entered while
-    /// it waits.
+    /// A region that the caller is in already stays entered while it waits.
+    ///
+    /// Async-signal safety: may be called from any handler, and keeps `errno`. Cost: uncontended, no system call but the backend's
+    /// own; a wait is one or more of `futex` (or what the system has for it; a nap where it has nothing).
     ///
     /// # Aborts
     ///
@@ -109,7 +114,7 @@ impl<B: Backend> RawMutex<B> {
 
     /// Enters a region and takes the lock if it is free; otherwise leaves the region again and says why not.
     ///
-    /// Async-signal-safe, never waits, keeps `errno`. Makes no system call but the backend's own.
+    /// Async-signal safety: may be called from any handler, never waits, and keeps `errno`. Cost: no system call but the backend's own.
     ///
     /// # Errors
     ///
@@ -133,8 +138,8 @@ impl<B: Backend> RawMutex<B> {
     /// Releases the lock, wakes one thread that waits for it, and leaves the region: handlers that it held back run before
     /// this returns, unless another region is still entered.
     ///
-    /// Async-signal-safe, keeps `errno`. One system call, `futex`, if threads may be waiting; none otherwise but the backend's
-    /// own and the one that lets held-back signals in.
+    /// Async-signal safety: may be called from any handler, and keeps `errno`. Cost: one system call, `futex`, if threads may be
+    /// waiting; none otherwise but the backend's own and the one that lets held-back signals in.
     ///
     /// # Safety
     ///
@@ -157,14 +162,18 @@ impl<B: Backend> RawMutex<B> {
         unsafe { B::exit() };
     }
 
-    /// Whether some thread holds the lock at this instant. Async-signal-safe; for assertions and diagnostics, because the
-    /// answer may be out of date when it arrives.
+    /// Whether some thread holds the lock at this instant. For assertions and diagnostics, because the answer may be out of date
+    /// when it arrives.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[inline]
     pub fn is_locked(&self) -> bool {
         self.word.load(Relaxed) != FREE
     }
 
-    /// Whether the calling thread holds the lock. Async-signal-safe, and never out of date: only this thread can change it.
+    /// Whether the calling thread holds the lock. Never out of date: only this thread can change it.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call, but one for a thread's first use of any lock.
     #[inline]
     pub fn is_owned(&self) -> bool {
         owner(self.word.load(Relaxed)) == thread_id()

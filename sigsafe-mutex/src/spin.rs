@@ -47,7 +47,9 @@ pub struct SpinMutex<T: ?Sized, B: Backend = DefaultBackend> {
 }
 
 impl<T> SpinMutex<T> {
-    /// A free lock around `data`, with the [default backend](DefaultBackend). Makes no system call.
+    /// A free lock around `data`, with the [default backend](DefaultBackend).
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
     pub const fn new(data: T) -> Self {
         Self::with_backend(data)
@@ -55,13 +57,17 @@ impl<T> SpinMutex<T> {
 }
 
 impl<T, B: Backend> SpinMutex<T, B> {
-    /// A free lock around `data`, with the backend that the type names. Makes no system call.
+    /// A free lock around `data`, with the backend that the type names.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
     pub const fn with_backend(data: T) -> Self {
         Self { backend: PhantomData, inner: spin::mutex::SpinMutex::new(data) }
     }
 
-    /// Takes the data out. Async-signal-safe; no locking, because nobody else can have the mutex.
+    /// Takes the data out, without locking, because nobody else can have the mutex.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn into_inner(self) -> T {
         self.inner.into_inner()
     }
@@ -70,8 +76,10 @@ impl<T, B: Backend> SpinMutex<T, B> {
 impl<T: ?Sized, B: Backend> SpinMutex<T, B> {
     /// Takes the lock, spinning while another thread holds it, and stays in a region until the guard is dropped.
     ///
-    /// Async-signal-safe in managed handlers. Uncontended, it makes no system call but the backend's own; a long wait makes
-    /// one of `sched_yield` now and then. If this thread itself holds the lock, the call never returns.
+    /// If this thread itself holds the lock, the call never returns.
+    ///
+    /// Async-signal safety: may be called from a managed handler. Cost: uncontended, no system call but the backend's own; a long
+    /// wait makes one of `sched_yield` now and then.
     #[doc(alias = "pthread_spin_lock")]
     #[inline]
     pub fn lock(&self) -> SpinMutexGuard<'_, T, B> {
@@ -83,7 +91,9 @@ impl<T: ?Sized, B: Backend> SpinMutex<T, B> {
         }
     }
 
-    /// Takes the lock if it is free. Async-signal-safe, never waits; makes no system call but the backend's own.
+    /// Takes the lock if it is free, and never waits.
+    ///
+    /// Async-signal safety: may be called from any handler. Cost: no system call but the backend's own.
     ///
     /// # Errors
     ///
@@ -113,13 +123,17 @@ impl<T: ?Sized, B: Backend> SpinMutex<T, B> {
         }
     }
 
-    /// The data, by way of an exclusive reference to the mutex: no locking is needed. Async-signal-safe.
+    /// The data, by way of an exclusive reference to the mutex: no locking is needed.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn get_mut(&mut self) -> &mut T {
         self.inner.get_mut()
     }
 
-    /// Whether the lock is held at this instant. Async-signal-safe; for assertions and diagnostics, because the answer may
-    /// be out of date when it arrives.
+    /// Whether the lock is held at this instant. For assertions and diagnostics, because the answer may be out of date when it
+    /// arrives.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn is_locked(&self) -> bool {
         self.inner.is_locked()
     }

@@ -42,6 +42,8 @@ pub type HandlerFn = fn(&Delivery<'_>);
 /// A managed handler and its options, POSIX's (`sigaction`), to be [installed](Handler::install) for one or more signals.
 ///
 /// All options are off at first.
+///
+/// Async-signal safety: may be made and changed in a handler. Cost: no system call, but for installing.
 #[derive(Copy, Clone, Debug)]
 #[doc(alias = "sigaction")]
 #[must_use = "a handler does nothing until it is installed"]
@@ -216,6 +218,8 @@ pub struct Registration {
 
 impl Registration {
     /// The signal.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn signal(&self) -> Signal {
         self.signal
     }
@@ -242,6 +246,8 @@ pub struct Replaced(Registration);
 
 impl Replaced {
     /// The registration, to be removed later.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn into_registration(self) -> Registration {
         self.0
     }
@@ -256,6 +262,8 @@ impl fmt::Display for Replaced {
 impl core::error::Error for Replaced {}
 
 /// One delivery of a signal, as its handler sees it.
+///
+/// Async-signal safety: made for handlers. Cost: no system call.
 #[derive(Debug)]
 pub struct Delivery<'d> {
     signal: Signal,
