@@ -58,7 +58,7 @@ fn a_stop_sent_while_a_continue_is_captured_is_handled() {
             let before = kernel_mask();
             form.run(|| {
                 raw_mask(libc::SIG_BLOCK, both);
-                send::kill(Signal::CONT);
+                send::tgkill(Signal::CONT);
                 send::tgkill(RT);
                 // The kernel makes the frame of the lower number first and that of the higher on top of it, which runs first.
                 raw_mask(libc::SIG_UNBLOCK, both);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, critical, deferrals, in_region, mask, overflows};
 use support::send::{self, try_sigqueue, try_sigqueue_to};
-use support::{Form, alone_within, kernel_mask, manage};
+use support::{Form, alone_within, kernel_mask, libc_set, log, log_runs, manage};
 
 /// Of a machine that has other things to do: the two threads wait for each other a few thousand times.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -178,5 +178,30 @@ fn a_stream_that_fills_the_kernel_s_queue_is_complete_and_in_order() {
         let captures = receive(1, 20_000, 100, |signal, value| try_sigqueue_to(target, signal, value));
         assert!(captures > 200, "only {captures}");
         assert!(WITHOUT_CONTEXT.load(Ordering::Relaxed) > 0, "no token was refused");
+    });
+}
+
+/// The exit queues a token behind a signal that waits already, and somebody else takes both out of the kernel.
+#[test]
+fn a_token_that_somebody_takes_costs_no_later_signal() {
+    alone_within("a_token_that_somebody_takes_costs_no_later_signal", LIMIT, || {
+        log_runs(support::RT);
+        let set = SigSet::from(support::RT);
+        for form in Form::CAPTURING {
+            form.run(|| {
+                (1..=2).for_each(|value| send::sigqueue(support::RT, value));
+                mask::block(set);
+            });
+            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            for _ in 0..2 {
+                // SAFETY: the pointers are to live values and null.
+                let taken = unsafe { libc::sigtimedwait(&libc_set(set), std::ptr::null_mut(), &raw const now) };
+                assert_eq!(taken, support::RT.number(), "{form:?}");
+            }
+            send::sigqueue(support::RT, 3);
+            mask::unblock(set);
+            assert_eq!(log::take().iter().map(log::Row::value).collect::<Vec<_>>(), [1, 3], "{form:?}");
+            assert_eq!((kernel_mask(), mask::pending()), (SigSet::EMPTY, SigSet::EMPTY), "{form:?}");
+        }
     });
 }
