@@ -42,6 +42,25 @@ fn a_stop_that_a_region_has_captured_is_discarded_by_a_continue() {
     });
 }
 
+#[test]
+fn a_continue_that_a_region_has_captured_is_discarded_by_a_stop() {
+    with_handlers("a_continue_that_a_region_has_captured_is_discarded_by_a_stop", || {
+        for stop in STOPS {
+            for form in Form::ALL {
+                let before = kernel_mask();
+                form.run(|| {
+                    send::kill(Signal::CONT);
+                    assert_eq!(mask::pending(), CONT, "{stop} {form:?}");
+                    send::kill(stop);
+                    assert_eq!(mask::pending(), stop.into(), "{stop} {form:?}");
+                });
+                assert_eq!(handled(), [stop.number()], "{stop} {form:?}");
+                assert_eq!(kernel_mask(), before, "{stop} {form:?}");
+            }
+        }
+    });
+}
+
 fn send_stop(delivery: &Delivery<'_>) {
     log::record(delivery);
     send::kill(Signal::TSTP);

@@ -57,7 +57,7 @@ fn real_time_signals_keep_their_order_in_a_sandbox() {
 #[test]
 fn what_is_blocked_meanwhile_waits_until_it_is_unblocked_in_a_sandbox_too() {
     sandboxed("what_is_blocked_meanwhile_waits_until_it_is_unblocked_in_a_sandbox_too", || {
-        for signal in [Signal::USR1, RT, Signal::CONT, Signal::TSTP] {
+        for signal in KINDS {
             for form in Form::ALL {
                 let before = kernel_mask();
                 form.run(|| {
