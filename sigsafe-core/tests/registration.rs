@@ -297,3 +297,25 @@ fn a_one_shot_that_has_run_and_been_removed_is_found_again() {
         assert_eq!(mapped_pages(), pages);
     });
 }
+
+/// A token would go to somebody who knows nothing of it, or be discarded, and its signal come back with the next handler.
+#[test]
+fn a_kept_real_time_signal_meets_what_is_there_at_the_region_s_end() {
+    alone("a_kept_real_time_signal_meets_what_is_there_at_the_region_s_end", || {
+        for (below, handled) in [(Disposition::IGNORE, &[][..]), (Disposition::plain(), &[1])] {
+            below.install(RT);
+            let registration = log_runs(RT);
+            critical(|_| {
+                send::sigqueue_to(send::thread(), RT, 1);
+                registration.remove().unwrap();
+            });
+            assert_eq!(log::values(), handled);
+            log::take();
+            let registration = log_runs(RT);
+            send::sigqueue_to(send::thread(), RT, 2);
+            assert_eq!(log::values(), [2]);
+            log::take();
+            registration.remove().unwrap();
+        }
+    });
+}

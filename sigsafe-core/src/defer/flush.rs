@@ -133,6 +133,13 @@ fn release_slots(r: &ThreadRecord, process: u32, blocked: SigSet) {
 
 /// For each kept real-time signal, its token. The kernel has them blocked.
 fn send_tokens(r: &ThreadRecord, process: u32) {
+    // Where our handler has been removed since nobody would take a token: the signal meets what is there now.
+    while let Some((signal, kept)) = r.slots.take_waiting(|signal| signal.is_real_time() && !table::installed(signal)) {
+        if !requeue(process, signal, &kept) {
+            let _ = r.slots.keep(process, signal, kept.info());
+            return;
+        }
+    }
     while let Some((signal, promise)) = r.slots.promise_token() {
         if mutant!("no-token") {
             promise.revoke();
