@@ -54,9 +54,12 @@ declare -A catches=(
   [stack-not-asked-for]="-p sigsafe-core --test delivery a_handler_runs_on_the_alternate_stack_if_it_asked_for_it"
   [wake-kept]="-p sigsafe-core --test waiting a_wake_is_passed_on_before_a_handler_runs"
   [spawn-unblocked]="-p sigsafe-core --test spawn_storm no_handler_runs_on_a_new"
+  # notifier
   [enable-unacknowledged]="-p sigsafe-core --test notifier_changes enable_is_in_force_when_it_returns"
   [disposition-kept]="-p sigsafe-core --test notifier the_last_subscriber_s_end_restores_the_disposition"
   [notifier-unmasked]="-p sigsafe-core --test notifier_changes a_signal_blocked_everywhere_else_does_not_kill"
+  [notifier-starved]="-p sigsafe-core --test notifier_threads a_signal_that_the_notifier_alone_takes_arrives"
+  [notifier-overwhelmed]="-p sigsafe-core --test notifier_changes what_nobody_else_takes_waits_in_the_kernel"
   [notifier-of-parent]="-p sigsafe-core --test notifier_threads a_fork_s_child_has_subscriptions_of_its_own"
 )
 names=("$@")

@@ -77,6 +77,11 @@ static SHARED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn lock_and_allocate(info: &SigInfo) {
     assert!(!in_handler() && !in_region() && handler_depth() == 0);
+    // SAFETY: zero is a value of every field.
+    let mut stack: libc::stack_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live value.
+    assert_eq!(unsafe { libc::sigaltstack(std::ptr::null(), &raw mut stack) }, 0);
+    assert_eq!(stack.ss_flags, 0, "the thread has an alternate stack");
     SHARED.lock().unwrap().push(format!("{} on {}", info.signal(), send::thread() == send::process()));
 }
 
@@ -104,6 +109,8 @@ fn the_descriptor_is_readable_while_something_is_queued() {
             spin_until(|| unsafe { libc::poll(&raw mut entry, 1, milliseconds) } != -1);
             entry.revents == libc::POLLIN
         };
+        // SAFETY: the call takes no pointer.
+        assert_eq!(unsafe { libc::fcntl(receiver.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
         assert!(!poll(0));
         send::sigqueue(RT, 1);
         send::sigqueue(RT, 2);

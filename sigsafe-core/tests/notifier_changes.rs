@@ -277,6 +277,28 @@ fn a_full_pipe_merges_signals_and_counts_real_time_ones() {
     });
 }
 
+/// Many times what the pipe holds, of several numbers.
+#[test]
+fn what_nobody_else_takes_waits_in_the_kernel_and_is_not_lost() {
+    alone("what_nobody_else_takes_waits_in_the_kernel_and_is_not_lost", || {
+        const COUNT: i32 = 1000;
+        let numbers = [RT, Signal::real_time(4).unwrap(), Signal::real_time(5).unwrap()];
+        raw_mask(libc::SIG_BLOCK, SigSet::FULL);
+        let receiver = Receiver::new(numbers.into_iter().collect(), 3 * COUNT as usize).unwrap();
+        let _gate = Subscription::new(Signal::URG.into(), wait_at_the_gate).unwrap();
+        let closed = GATE.lock().unwrap();
+        send::kill(Signal::URG);
+        spin_until(|| AT_THE_GATE.load(Ordering::SeqCst) == 1);
+        (0..COUNT).for_each(|value| numbers.iter().for_each(|signal| send::sigqueue(*signal, value)));
+        drop(closed);
+        let infos = Vec::from_iter((0..3 * COUNT).map_while(|_| receiver.recv_timeout(Duration::from_secs(10))));
+        assert_eq!((infos.len(), notifier::lost(), receiver.lost()), (3 * COUNT as usize, 0, 0));
+        for signal in numbers {
+            assert!(infos.iter().filter(|info| info.signal() == signal).map(value).eq(0..COUNT), "{signal}: in order");
+        }
+    });
+}
+
 /// A callback that takes long, while another thread wants to end its subscription.
 #[test]
 fn disable_waits_for_the_callback_that_is_running() {

@@ -4,11 +4,12 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
 
-use sigsafe_core::notifier::{NotifyError, Subscription, subscribed};
+use sigsafe_core::notifier::{NotifyError, Receiver, Subscription, subscribed};
 use sigsafe_core::{SigSet, Signal, critical, mask, thread};
 use support::notify::{NOT_TO_BE_SUBSCRIBED, expect_nothing, next, notifier_mask, receiver};
-use support::{Disposition, Form, RT, alone, expect_success, fork_child, kernel_mask, raw_mask, send, spin_until};
+use support::{Disposition, Form, RT, alone, expect_success, fork_child, kernel_mask, mapped_pages, raw_mask, send, spin_until};
 
 const USR1: SigSet = SigSet::EMPTY.with(Signal::USR1);
 const USR2: SigSet = SigSet::EMPTY.with(Signal::USR2);
@@ -103,6 +104,72 @@ fn the_notifier_s_mask_is_the_documented_one() {
         waits_with(all);
         drop(receiver);
         waits_with(SigSet::EMPTY);
+    });
+}
+
+/// The callback leaves the pipe never empty, so that the notifier never waits.
+#[test]
+fn a_signal_that_the_notifier_alone_takes_arrives_while_others_fill_the_pipe() {
+    alone("a_signal_that_the_notifier_alone_takes_arrives_while_others_fill_the_pipe", || {
+        static FILL: AtomicBool = AtomicBool::new(true);
+        raw_mask(libc::SIG_BLOCK, SigSet::FULL);
+        let subscription = Subscription::new(USR1, |_| {
+            if FILL.load(Ordering::Relaxed) {
+                raw_mask(libc::SIG_UNBLOCK, USR1);
+                send::tgkill(Signal::USR1);
+                raw_mask(libc::SIG_BLOCK, USR1);
+            }
+        });
+        send::kill(Signal::USR1);
+        let term = receiver(Signal::TERM.into());
+        for _ in 0..100 {
+            send::kill(Signal::TERM);
+            assert_eq!(term.recv_timeout(Duration::from_secs(10)).expect("it is let in").signal(), Signal::TERM);
+        }
+        FILL.store(false, Ordering::Relaxed);
+        drop(subscription);
+    });
+}
+
+/// Sets a soft limit and returns the one before.
+fn limit(resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live value.
+    assert_eq!(unsafe { libc::getrlimit(resource, &raw mut limit) }, 0);
+    let before = std::mem::replace(&mut limit.rlim_cur, soft);
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
+    before
+}
+
+#[test]
+fn a_subscription_that_the_system_refuses_changes_nothing() {
+    alone("a_subscription_that_the_system_refuses_changes_nothing", || {
+        let refused = |expected: &[i32]| {
+            let before = mask::current();
+            let owned = Arc::new(());
+            let kept = owned.clone();
+            let error = Subscription::closure(USR1, move |_| _ = Arc::strong_count(&kept)).unwrap_err();
+            assert_eq!(Arc::strong_count(&owned), 1, "the closure is dropped, once");
+            assert!(matches!(error, NotifyError::System(number) if expected.contains(&number)), "{error:?}");
+            assert_eq!((Disposition::of(Signal::USR1), subscribed(), mask::current()), (Disposition::DEFAULT, SigSet::EMPTY, before));
+        };
+        // No descriptor for the pipe, and then no memory for the thread.
+        let before = limit(libc::RLIMIT_NOFILE, 3);
+        refused(&[libc::EMFILE]);
+        limit(libc::RLIMIT_NOFILE, before);
+        let before = limit(libc::RLIMIT_AS, mapped_pages() as u64 * 4096 + (1 << 20));
+        let mask = kernel_mask();
+        critical(|_| refused(&[libc::ENOMEM, libc::EAGAIN]));
+        assert_eq!(kernel_mask(), mask);
+        refused(&[libc::ENOMEM, libc::EAGAIN]);
+        limit(libc::RLIMIT_AS, before);
+        let kept = receiver(USR2);
+        let before = limit(libc::RLIMIT_NOFILE, 3);
+        assert_eq!(Receiver::new(USR1, 1).err(), Some(NotifyError::System(libc::EMFILE)));
+        limit(libc::RLIMIT_NOFILE, before);
+        send::kill(Signal::USR2);
+        assert_eq!(next(&kept).signal(), Signal::USR2);
     });
 }
 

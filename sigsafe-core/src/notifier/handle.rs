@@ -2,7 +2,7 @@
 //!
 //! Ordinary thread context: everything here may wait for the lock and for the notifier's thread.
 
-use core::ptr;
+use core::{mem, ptr};
 
 use super::NotifyError;
 use super::node::{Node, Sink};
@@ -49,6 +49,7 @@ impl Handle {
             Err(error) => {
                 // It receives nothing, so no callback of it can be running.
                 state.lock().unlink(node);
+                mem::forget(handle);
                 Err(error)
             }
         }

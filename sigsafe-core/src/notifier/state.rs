@@ -74,7 +74,7 @@ static CURRENT: AtomicPtr<State> = AtomicPtr::new(null_mut());
 pub(super) fn existing() -> Option<&'static State> {
     // SAFETY: states are published whole and never freed.
     let state = unsafe { CURRENT.load(Ordering::Acquire).as_ref() }?;
-    (state.process == sys::process_id() || cfg!(sigsafe_mutant = "notifier-of-parent")).then_some(state)
+    (state.process == sys::process_id() || mutant!("notifier-of-parent")).then_some(state)
 }
 
 /// This process's state.

@@ -50,7 +50,7 @@ extern "C" fn run(state: *mut c_void) -> *mut c_void {
     unsafe {
         libc::pthread_setname_np(libc::pthread_self(), c"sigsafe-notify".as_ptr())
     };
-    mask::set(if cfg!(sigsafe_mutant = "notifier-unmasked") { SigSet::EMPTY } else { ALWAYS_OPEN.complement() });
+    mask::set(if mutant!("notifier-unmasked") { SigSet::EMPTY } else { ALWAYS_OPEN.complement() });
     let mut records = [const { MaybeUninit::<Record>::uninit() }; BATCH];
     loop {
         state.pipe.wait(ALWAYS_OPEN.union(state.subscribed()).complement());
@@ -58,7 +58,9 @@ extern "C" fn run(state: *mut c_void) -> *mut c_void {
         hand_out(state, &records[..count]);
         serve(state);
         // Other threads may fill the pipe as fast as it is read, and there would be no wait that lets a signal in here.
-        admit(ALWAYS_OPEN.union(state.subscribed()).complement());
+        if !mutant!("notifier-starved") {
+            admit(ALWAYS_OPEN.union(state.subscribed()).complement());
+        }
     }
 }
 
@@ -80,7 +82,7 @@ fn serve(state: &'static State) {
         && request.result.is_none()
     {
         let (node, enable, disable) = (request.node, request.enable, request.disable);
-        if cfg!(sigsafe_mutant = "enable-unacknowledged") {
+        if mutant!("enable-unacknowledged") {
             locked.request.as_mut().unwrap().result = Some(Ok(()));
             locked.wake_waiters();
             // SAFETY: the call takes nothing.
@@ -159,7 +161,7 @@ pub(super) fn change(
     if drain {
         // What everybody has blocked and was sent before this is the subscriber's.
         for signal in disable.intersection(before).intersection(mask::pending()) {
-            admit(SigSet::from(signal).complement());
+            admit(SigSet::SYNCHRONOUS.with(signal).complement());
         }
     }
     let leaving = state.subscribed().difference(wanted);
@@ -179,8 +181,9 @@ fn install(locked: &mut Locked, signal: Signal) -> Result<(), NotifyError> {
     }
     // First the bit: the handler may run at once.
     locked.state.subscribed.fetch_or(SigSet::from(signal).bits(), Ordering::SeqCst);
+    let handler = if mutant!("notifier-overwhelmed") { HANDLER.mask(SigSet::EMPTY) } else { HANDLER };
     // SAFETY: the handler touches atomics and writes to a pipe that is never closed, on any thread, also in a region.
-    match unsafe { HANDLER.install(signal) } {
+    match unsafe { handler.install(signal) } {
         Ok(registration) => {
             *locked.registration(signal) = Some(registration);
             Ok(())
@@ -198,7 +201,7 @@ fn install(locked: &mut Locked, signal: Signal) -> Result<(), NotifyError> {
 /// Puts back what the signal did before.
 fn remove(locked: &mut Locked, signal: Signal) {
     if let Some(registration) = locked.registration(signal).take()
-        && cfg!(not(sigsafe_mutant = "disposition-kept"))
+        && !mutant!("disposition-kept")
     {
         // Refused when somebody has installed another handler since: that stays, with ours below it, which passes everything on.
         let _ = registration.remove();
@@ -210,7 +213,7 @@ fn settle(state: &State, signals: SigSet) {
     // Partner: `relay`.
     state.subscribed.fetch_and(!signals.bits(), Ordering::SeqCst);
     for signal in signals {
-        while state.relaying[signal.number() as usize - 1].load(Ordering::SeqCst) != 0 {
+        while state.relaying[signal.number() as usize - 1].load(Ordering::SeqCst) != 0 && !mutant!("relay-unawaited") {
             // SAFETY: the call takes nothing.
             unsafe { libc::sched_yield() };
         }
