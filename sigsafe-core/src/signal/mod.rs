@@ -1,7 +1,7 @@
 //! Signal numbers as a type, and [what is known of each](Platform::table) on each platform.
 //!
 //! A [`Signal`] is a number that the kernel knows, with its name and its [`Flags`]. Constants, names, ranges and the sets that are
-//! derived from them (`SigSet::ESSENTIAL` and kin) come out of one [table](mod@table); libc's constants are compared with
+//! derived from them (`SigSet::ESSENTIAL` and kin) come out of one table (`table/`); libc's constants are compared with
 //! it while compiling. Data only, no system call; usable in any context.
 
 mod flags;
