@@ -52,6 +52,7 @@ declare -A catches=(
   [reset-hand-in-kernel]="-p sigsafe-core --test handler reset_hand_restores_the_default_at_the_first_delivery"
   [one-shot-stays]="-p sigsafe-core --test handler reset_hand_restores_the_default_at_the_first_delivery"
   [stack-not-asked-for]="-p sigsafe-core --test delivery a_handler_runs_on_the_alternate_stack_if_it_asked_for_it"
+  [passed-on-to-the-top]="-p sigsafe-core --test forward a_foreign_handler_below_that_passes_signals_on_reaches_the_one_below_it"
   [wake-kept]="-p sigsafe-core --test waiting a_wake_is_passed_on_before_a_handler_runs"
   [spawn-unblocked]="-p sigsafe-core --test spawn_storm no_handler_runs_on_a_new"
   # notifier

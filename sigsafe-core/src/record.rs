@@ -40,6 +40,7 @@ pub(crate) const RECORD_BYTES: usize = 256;
 /// | `captured_at` | the number of the signal that a region captured last, in the upper byte, and the program counter that it interrupted; 0 when there is none |
 /// | `overflows` | captures for which no slot was left |
 /// | `attached` | non-zero while this thread, a foreign one, is attached |
+/// | `forwarding` | address of the innermost call of a foreign handler that a handler forwards to ([`forward`](crate::handler)), or 0 |
 /// | `slots` | captured signals that must not wait in the kernel |
 ///
 /// In a region = `scoped`, `held` or `full` is non-zero. There are two counters besides `full` because a closure stores back the
@@ -60,6 +61,7 @@ pub(crate) struct ThreadRecord {
     pub(crate) captured_at: AtomicU64,
     pub(crate) overflows: AtomicU32,
     pub(crate) attached: AtomicU32,
+    pub(crate) forwarding: AtomicUsize,
     pub(crate) slots: Slots,
 }
 

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering;
 
 use crate::defer::policy;
 use crate::handler::entry::Entry;
-use crate::handler::{Delivery, table};
+use crate::handler::{Delivery, forward, table};
 use crate::record::{ThreadRecord, fence, get, put, record};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
@@ -27,8 +27,11 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     let Ok(signal) = Signal::new(number) else { return };
     // Null only when somebody else calls us for a signal that never had a handler of ours.
     let Some(entry) = table::current(signal) else { return };
-    let errno = sys::errno();
     let r = record();
+    if let Some(call) = forward::passed_on(r, signal, info) {
+        return call.to_next();
+    }
+    let errno = sys::errno();
     let counters = [&r.scoped, &r.held, &r.full, &r.phase, &r.handlers];
     let found = counters.map(get);
     let added = r.added.load(Ordering::Relaxed);
@@ -48,7 +51,7 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     if table::masks_differ(signal) {
         sys::sigprocmask(How::Block, entry.mask().intersection(policy::BLOCKABLE));
     }
-    call(entry, &Delivery::new(signal, info, NonNull::new(context.cast()), false, None));
+    call(entry, &Delivery::new(signal, entry, info, NonNull::new(context.cast()), false, None));
 
     fence();
     for (counter, value) in counters.into_iter().zip(found) {
@@ -61,7 +64,7 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
 }
 
 /// A panic in the handler aborts here: it must not unwind into the kernel's frame.
-extern "C" fn call(entry: &Entry, delivery: &Delivery<'_>) {
+pub(crate) extern "C" fn call(entry: &Entry, delivery: &Delivery<'_>) {
     (entry.handler())(delivery);
 }
 
@@ -127,6 +130,11 @@ pub(crate) fn settle(_: &ThreadRecord) -> SigSet {
 
 /// Nothing is kept that a child which shares memory could take.
 pub(crate) fn prepare() {}
+
+/// Nobody is taken for the child of a `vfork`.
+pub(crate) fn is_child(_: u32) -> bool {
+    false
+}
 
 /// The slots of the thread record: none, and so empty.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::defer::flush::{SLOT_WAITS, flush};
 use crate::defer::order::{Received, receive};
 use crate::defer::policy::{self, Arrival, Verdict};
 use crate::handler::entry::Entry;
-use crate::handler::{Delivery, table};
+use crate::handler::{Delivery, forward, table};
 use crate::record::{ADMITTING, RELEASING, ThreadRecord, fence, get, put, record};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
@@ -29,6 +29,9 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     // Null only when somebody else calls us for a signal that never had a handler of ours.
     let Some(entry) = table::current(signal) else { return };
     let r = record();
+    if let Some(call) = forward::passed_on(r, signal, info) {
+        return call.to_next();
+    }
     let context: *mut libc::ucontext_t = context.cast();
     // SAFETY: the kernel's siginfo lives as long as its frame.
     let siginfo = unsafe { &*info };
@@ -126,7 +129,7 @@ pub(crate) unsafe fn run(
     if entry.no_defer() && !mutant!("no-defer-forgotten") && !entry.mask().contains(signal) && !blocked_below(context, signal) {
         sys::sigprocmask(How::Unblock, SigSet::from(signal));
     }
-    let delivery = Delivery::new(signal, info, NonNull::new(context), deferred, place);
+    let delivery = Delivery::new(signal, entry, info, NonNull::new(context), deferred, place);
     let errno = sys::errno();
     call(entry, &delivery);
     sys::set_errno(errno);
@@ -162,7 +165,7 @@ pub(crate) unsafe fn run(
 }
 
 /// A panic in the handler aborts here: it must unwind neither into the kernel's frame nor into an exit that dispatches.
-extern "C" fn call(entry: &Entry, delivery: &Delivery<'_>) {
+pub(crate) extern "C" fn call(entry: &Entry, delivery: &Delivery<'_>) {
     (entry.handler())(delivery);
 }
 

@@ -6,7 +6,7 @@
 use core::fmt;
 use core::mem::{MaybeUninit, align_of, size_of};
 use core::ptr::{self, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use super::Handler;
 use crate::signal::{LAST, Signal};
@@ -26,6 +26,8 @@ pub(crate) struct Entry {
     pub(crate) spec: Handler,
     state: AtomicU32,
     pub(crate) below: Below,
+    /// Where `below` is a foreign one-shot: whether a handler above has passed a signal on to it, so that it is the default by now.
+    spent_below: AtomicBool,
     /// Where `below` is foreign: the live entry that was there before the foreign handler came, and that gets the signal when
     /// that handler passes it on.
     pub(crate) under: Option<&'static Entry>,
@@ -69,9 +71,7 @@ impl Below {
     pub(crate) fn same(&self, other: &Below) -> bool {
         match (self, other) {
             (Below::Managed(a), Below::Managed(b)) => ptr::eq(*a, *b),
-            (Below::Foreign(a), Below::Foreign(b)) => {
-                a.sa_sigaction == b.sa_sigaction && a.sa_flags == b.sa_flags && sys::from_sigset(&a.sa_mask) == sys::from_sigset(&b.sa_mask)
-            }
+            (Below::Foreign(a), Below::Foreign(b)) => sys::same_action(a, b),
             _ => false,
         }
     }
@@ -84,6 +84,39 @@ impl Entry {
 
     pub(crate) fn set(&self, state: u32) {
         self.state.store(state, Ordering::Release);
+    }
+
+    /// Whether the foreign disposition below is this handler.
+    pub(crate) fn calls(&self, function: usize) -> bool {
+        matches!(self.below, Below::Foreign(action) if action.sa_sigaction == function)
+    }
+
+    /// A one-shot is about to run. `false` when it has run already.
+    pub(crate) fn fire(&self) -> bool {
+        self.state.compare_exchange(LIVE, FIRED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The same for a foreign one-shot below.
+    pub(crate) fn fire_below(&self) -> bool {
+        !self.spent_below.swap(true, Ordering::AcqRel)
+    }
+
+    /// The disposition that this entry makes: its own handler, or what a signal meets when this is none any more.
+    pub(crate) fn effective(&'static self) -> Below {
+        match self.state.load(Ordering::Acquire) {
+            LIVE => Below::Managed(self),
+            REMOVED => self.next(),
+            _ => Below::default_action(),
+        }
+    }
+
+    /// The disposition that this entry's handler stands over: what it passes signals on to, and what its removal restores.
+    pub(crate) fn next(&'static self) -> Below {
+        match self.below {
+            Below::Managed(below) => below.effective(),
+            Below::Foreign(_) if self.spent_below.load(Ordering::Acquire) => Below::default_action(),
+            foreign => foreign,
+        }
     }
 }
 
@@ -115,13 +148,14 @@ pub(crate) fn make(signal: Signal, spec: &Handler, below: Below, under: Option<&
         next = entry.older;
     }
     if let Some(entry) = found {
+        entry.spent_below.store(false, Ordering::Relaxed);
         entry.set(LIVE);
         return Some(Made { entry, masks_differ });
     }
     let place = allocate()?;
     // SAFETY: the place is ours until it is published, and the caller holds the signal's lock, so nobody else publishes.
     let entry = unsafe {
-        place.write(Entry { spec: *spec, state: AtomicU32::new(LIVE), below, under, older });
+        place.write(Entry { spec: *spec, state: AtomicU32::new(LIVE), below, spent_below: AtomicBool::new(false), under, older });
         &*place
     };
     newest.store(place, Ordering::Release);

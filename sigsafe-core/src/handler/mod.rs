@@ -22,10 +22,16 @@
 //! # Ok::<(), sigsafe_core::handler::InstallError>(())
 //! ```
 
+mod adopt;
 pub(crate) mod entry;
+mod error;
+pub(crate) mod forward;
+mod lock;
 pub(crate) mod table;
 
-use core::fmt;
+pub use adopt::adopt;
+pub use error::{AdoptError, InstallError, RemoveError, RemoveErrorKind};
+
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
@@ -34,7 +40,6 @@ use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys;
 use entry::Entry;
-use table::PushError;
 
 /// A handler's type. A panic in it aborts the process.
 pub type HandlerFn = fn(&Delivery<'_>);
@@ -57,6 +62,8 @@ pub struct Handler {
     no_cld_stop: bool,
     no_cld_wait: bool,
     immediate: bool,
+    /// Stands for a foreign handler: see [`adopt`].
+    adopted: bool,
 }
 
 impl Handler {
@@ -72,6 +79,7 @@ impl Handler {
             no_cld_stop: false,
             no_cld_wait: false,
             immediate: false,
+            adopted: false,
         }
     }
 
@@ -143,22 +151,24 @@ impl Handler {
     /// regions, sigsafe's locks and allocators, and nothing else that the interrupted code may be in the middle of. It must
     /// return (no `longjmp`), must not leave a guard of a region alive behind it, and must not drop one that it has not made.
     pub unsafe fn install(self, signal: Signal) -> Result<Registration, InstallError> {
-        if policy::UNBLOCKABLE.contains(signal) {
-            return Err(InstallError::Uncatchable(signal));
-        }
-        if policy::RESERVED.contains(signal) {
-            return Err(InstallError::Reserved(signal));
-        }
-        match table::push(signal, self) {
-            Ok(entry) => Ok(Registration { signal, entry }),
-            Err(PushError::Refused) => Err(InstallError::Refused(signal)),
-            Err(PushError::NoMemory) => Err(InstallError::NoMemory),
-        }
+        catchable(signal)?;
+        let entry = table::push(signal, self).map_err(|error| InstallError::from_change(error, signal))?;
+        Ok(Registration { signal, entry })
     }
 
     pub(crate) fn same(&self, other: &Handler) -> bool {
-        let options = |h: &Handler| (h.mask, h.on_stack, h.restart, h.no_defer, h.reset_hand, h.no_cld_stop, h.no_cld_wait, h.immediate);
-        core::ptr::fn_addr_eq(self.function, other.function) && options(self) == options(other)
+        let at = |h: &Handler| (h.mask, h.on_stack, h.restart, h.no_defer, h.reset_hand);
+        let also = |h: &Handler| (h.no_cld_stop, h.no_cld_wait, h.immediate, h.adopted);
+        core::ptr::fn_addr_eq(self.function, other.function) && at(self) == at(other) && also(self) == also(other)
+    }
+}
+
+/// Whether a handler can be installed for it at all.
+fn catchable(signal: Signal) -> Result<(), InstallError> {
+    match signal {
+        signal if policy::UNBLOCKABLE.contains(signal) => Err(InstallError::Uncatchable(signal)),
+        signal if policy::RESERVED.contains(signal) => Err(InstallError::Reserved(signal)),
+        _ => Ok(()),
     }
 }
 
@@ -176,38 +186,13 @@ impl Entry {
     pub(crate) fn one_shot(&self) -> bool {
         self.spec.reset_hand
     }
-    #[cfg(deferral)]
     pub(crate) fn no_defer(&self) -> bool {
         self.spec.no_defer
     }
-}
-
-/// Why a handler could not be installed.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum InstallError {
-    /// SIGKILL and SIGSTOP cannot be caught.
-    Uncatchable(Signal),
-    /// The signal is libc's own (cancellation, `setuid`).
-    Reserved(Signal),
-    /// The system refused: a sandbox, for instance.
-    Refused(Signal),
-    /// There is no memory for another registration.
-    NoMemory,
-}
-
-impl fmt::Display for InstallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InstallError::Uncatchable(signal) => write!(f, "{signal} cannot be caught"),
-            InstallError::Reserved(signal) => write!(f, "{signal} is reserved for the C library"),
-            InstallError::Refused(signal) => write!(f, "the system refused a handler for {signal}"),
-            InstallError::NoMemory => f.write_str("no memory for another registration"),
-        }
+    pub(crate) fn adopted(&self) -> bool {
+        self.spec.adopted
     }
 }
-
-impl core::error::Error for InstallError {}
 
 /// An installed handler. Dropping it leaves the handler installed, for the life of the process.
 #[derive(Debug)]
@@ -233,33 +218,12 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// [`Replaced`] when another handler was installed over this one, here or by a plain `sigaction`: removing this one would
-    /// remove that. Nothing has changed, and the error gives the registration back.
-    pub fn remove(self) -> Result<(), Replaced> {
-        if table::remove(self.signal, self.entry) { Ok(()) } else { Err(Replaced(self)) }
+    /// [`RemoveErrorKind::Replaced`] when another handler was installed over this one, here or by a plain `sigaction`: removing this
+    /// one would remove that. Whatever the reason, nothing has changed, and the error gives the registration back.
+    pub fn remove(self) -> Result<(), RemoveError> {
+        table::remove(self.signal, self.entry).map_err(|error| RemoveError::new(self, error))
     }
 }
-
-/// The handler is not the current one: see [`Registration::remove`].
-#[derive(Debug)]
-pub struct Replaced(Registration);
-
-impl Replaced {
-    /// The registration, to be removed later.
-    ///
-    /// Async-signal safety: may be called from a handler. Cost: no system call.
-    pub fn into_registration(self) -> Registration {
-        self.0
-    }
-}
-
-impl fmt::Display for Replaced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "another handler was installed for {} over this one", self.0.signal)
-    }
-}
-
-impl core::error::Error for Replaced {}
 
 /// One delivery of a signal, as its handler sees it.
 ///
@@ -267,6 +231,8 @@ impl core::error::Error for Replaced {}
 #[derive(Debug)]
 pub struct Delivery<'d> {
     signal: Signal,
+    /// Whose handler is called.
+    entry: &'static Entry,
     info: *mut libc::siginfo_t,
     context: Option<NonNull<libc::ucontext_t>>,
     deferred: bool,
@@ -277,12 +243,13 @@ pub struct Delivery<'d> {
 impl Delivery<'_> {
     pub(crate) fn new(
         signal: Signal,
+        entry: &'static Entry,
         info: *mut libc::siginfo_t,
         context: Option<NonNull<libc::ucontext_t>>,
         deferred: bool,
         captured_at: Option<usize>,
     ) -> Self {
-        Delivery { signal, info, context, deferred, captured_at, frame: PhantomData }
+        Delivery { signal, entry, info, context, deferred, captured_at, frame: PhantomData }
     }
 
     /// Which signal it is.

@@ -1,13 +1,10 @@
 //! The table of managed handlers: per signal, the entry on top of a chain, and the kernel's disposition kept in step with it.
 //!
-//! Deliveries read it without a lock. Changes of one signal's handler exclude each other by a spin lock: between reading the kernel's
-//! disposition and replacing it nobody else may do so, or a late call brings back what an earlier one has replaced. Whoever
-//! holds the lock has every signal blocked that is no fault, so no handler of this thread can meet it held and no collector can
-//! stop the thread inside; it is held for three system calls.
+//! Deliveries read it without a lock; changes of one signal's handler exclude each other ([`locked`]) and are three system calls long.
+//! The table is written first and the kernel told last, so that a delivery finds its handler; what the kernel refuses is taken back.
 
-use core::hint;
 use core::ptr::{self, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::bits::AtomicBits;
 use crate::defer::policy::{self, IMMEDIATE};
@@ -15,6 +12,7 @@ use crate::defer::trampoline::trampoline;
 use crate::defer::vfork;
 use crate::handler::Handler;
 use crate::handler::entry::{Below, Entry, FIRED, LIVE, REMOVED, SPENT, make};
+use crate::handler::lock::{Busy, locked};
 use crate::signal::{LAST, Signal};
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
@@ -22,10 +20,6 @@ use crate::sys::{self, How};
 const SIGNALS: usize = LAST as usize;
 
 static TOP: [AtomicPtr<Entry>; SIGNALS] = [const { AtomicPtr::new(null_mut()) }; SIGNALS];
-
-/// Per signal the process that changes it, or 0. In the child of a fork its parent's number, if another thread was at it: that
-/// thread is not there, and its lock is free for the taking.
-static LOCK: [AtomicU32; SIGNALS] = [const { AtomicU32::new(0) }; SIGNALS];
 
 /// Signals that have had handlers with different masks: the kernel may have built a frame with the mask of one, and the trampoline
 /// then finds another. It blocks the handler's mask itself.
@@ -66,54 +60,31 @@ pub(crate) fn masks_differ(signal: Signal) -> bool {
     !mutant!("mask-of-another") && MASKS_DIFFER.load(Ordering::Acquire) & SigSet::from(signal).bits() != 0
 }
 
-/// Runs a change of this signal's handler alone.
-fn locked<R>(signal: Signal, change: impl FnOnce() -> R) -> R {
-    let before = sys::sigprocmask(How::Block, policy::BLOCKABLE.difference(policy::FAULTS));
-    let lock = &LOCK[place(signal)];
-    if mutant!("no-table-lock") {
-        let result = change();
-        sys::sigprocmask(How::Set, before);
-        return result;
-    }
-    let process = sys::process_id();
-    // A wait in a handler, but for a thread that no signal can stop and that is three system calls from its end.
-    while let Err(holder) = lock.compare_exchange(0, process, Ordering::Acquire, Ordering::Relaxed) {
-        if holder != process && lock.compare_exchange(holder, process, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            break;
-        }
-        hint::spin_loop();
-    }
-    let result = change();
-    lock.store(0, Ordering::Release);
-    sys::sigprocmask(How::Set, before);
-    result
-}
-
-impl Entry {
-    /// What the kernel should have while this entry is on top.
-    fn effective(&'static self) -> Below {
-        let mut entry = self;
-        loop {
-            match entry.below {
-                _ if entry.is(LIVE) => return Below::Managed(entry),
-                _ if !entry.is(REMOVED) => return Below::default_action(),
-                Below::Managed(below) => entry = below,
-                foreign @ Below::Foreign(_) => return foreign,
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) enum PushError {
+/// Why a change did not happen.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum ChangeError {
+    /// The system did.
     Refused,
     NoMemory,
+    /// See [`Busy`].
+    Busy,
+    /// To be adopted: there is none.
+    NoHandler,
+    /// To be adopted: it is ours.
+    Managed,
+    /// To be removed: it is not the current one.
+    Replaced,
+}
+
+impl From<Busy> for ChangeError {
+    fn from(_: Busy) -> ChangeError {
+        ChangeError::Busy
+    }
 }
 
 /// The kernel's disposition.
 fn kernel(signal: Signal) -> Option<libc::sigaction> {
-    // SAFETY: nothing is installed.
-    unsafe { sys::sigaction(signal.number(), None) }
+    sys::action(signal.number())
 }
 
 fn is_ours(action: &libc::sigaction) -> bool {
@@ -126,76 +97,136 @@ pub(crate) fn installed(signal: Signal) -> bool {
 }
 
 /// Puts a handler on top.
-pub(crate) fn push(signal: Signal, spec: Handler) -> Result<&'static Entry, PushError> {
+pub(crate) fn push(signal: Signal, spec: Handler) -> Result<&'static Entry, ChangeError> {
     vfork::prepare();
     locked(signal, || {
-        let action = kernel(signal).ok_or(PushError::Refused)?;
+        let action = kernel(signal).ok_or(ChangeError::Refused)?;
         // Where the kernel calls us, what is there is what a delivery would find, whatever else the chain remembers.
         let (below, under) = match current(signal) {
             Some(entry) if is_ours(&action) => (Below::Managed(entry), None),
             entry => (Below::Foreign(action), entry.filter(|entry| entry.is(LIVE))),
         };
-        let made = make(signal, &spec, below, under).ok_or(PushError::NoMemory)?;
-        if made.masks_differ {
-            MASKS_DIFFER.fetch_or(SigSet::from(signal).bits(), Ordering::AcqRel);
-        }
-        set_top(signal, made.entry);
-        tell_kernel(signal, Below::Managed(made.entry));
-        Ok(made.entry)
-    })
+        place_on_top(signal, spec, below, under)
+    })?
 }
 
-/// Takes a handler away and restores what was below. `false` when it is not the current one, or somebody else's `sigaction` has
-/// replaced it.
-pub(crate) fn remove(signal: Signal, entry: &'static Entry) -> bool {
+/// Puts an entry on top that stands for the foreign handler that is there.
+pub(crate) fn adopt(signal: Signal) -> Result<&'static Entry, ChangeError> {
+    vfork::prepare();
+    locked(signal, || {
+        let action = kernel(signal).ok_or(ChangeError::Refused)?;
+        if matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN) {
+            return Err(ChangeError::NoHandler);
+        }
+        if is_ours(&action) {
+            return Err(ChangeError::Managed);
+        }
+        // A handler that was adopted and then installed again by its owner is not below itself.
+        let another = |entry: &&Entry| !(entry.adopted() && entry.calls(action.sa_sigaction));
+        let candidates = core::iter::successors(current(signal), |entry| entry.under);
+        let under = candidates.filter(another).find(|entry| entry.is(LIVE));
+        place_on_top(signal, Handler::standing_for(&action), Below::Foreign(action), under)
+    })?
+}
+
+/// Under the lock.
+fn place_on_top(signal: Signal, spec: Handler, below: Below, under: Option<&'static Entry>) -> Result<&'static Entry, ChangeError> {
+    let made = make(signal, &spec, below, under).ok_or(ChangeError::NoMemory)?;
+    if made.masks_differ {
+        MASKS_DIFFER.fetch_or(SigSet::from(signal).bits(), Ordering::AcqRel);
+    }
+    let before = TOP[place(signal)].load(Ordering::Relaxed);
+    set_top(signal, made.entry);
+    if tell_kernel(signal, Below::Managed(made.entry)) || mutant!("refusal-unnoticed") {
+        return Ok(made.entry);
+    }
+    made.entry.set(REMOVED);
+    TOP[place(signal)].store(before, Ordering::Release);
+    Err(ChangeError::Refused)
+}
+
+/// Takes a handler away and restores what was below.
+pub(crate) fn remove(signal: Signal, entry: &'static Entry) -> Result<(), ChangeError> {
     locked(signal, || {
         if entry.is(FIRED) {
             entry.set(SPENT);
-            return true;
+            return Ok(());
         }
-        if !current(signal).is_some_and(|current| ptr::eq(current, entry)) || !installed(signal) {
-            return false;
+        let action = kernel(signal).ok_or(ChangeError::Refused)?;
+        if !current(signal).is_some_and(|current| ptr::eq(current, entry)) || !is_ours(&action) {
+            return Err(ChangeError::Replaced);
         }
         entry.set(REMOVED);
         let below = entry.effective();
         // Where nothing of ours is below, the entry stays on top: a trampoline that another thread has entered still finds its
         // handler.
         set_top(signal, if let Below::Managed(below) = below { below } else { entry });
-        tell_kernel(signal, below);
-        true
-    })
+        if tell_kernel(signal, below) || mutant!("refusal-unnoticed") {
+            return Ok(());
+        }
+        entry.set(LIVE);
+        set_top(signal, entry);
+        Err(ChangeError::Refused)
+    })?
 }
 
-/// A one-shot entry is about to run: from now on the disposition is the default, as `SA_RESETHAND` has it.
+/// A one-shot entry is about to run: from now on the disposition is the default, as `SA_RESETHAND` has it. Whether it runs for the
+/// first time.
 ///
-/// Two threads may both get here, or one may come back because somebody saved and restored our disposition: each runs the handler,
-/// and the disposition becomes the default each time.
-pub(crate) fn fire(signal: Signal, entry: &'static Entry) {
-    locked(signal, || {
-        if entry.is(LIVE) {
-            entry.set(FIRED);
-        }
+/// In the trampoline two threads may both get here, or one may come back because somebody saved and restored our disposition: each
+/// runs the handler, and the disposition becomes the default each time.
+pub(crate) fn fire(signal: Signal, entry: &'static Entry) -> bool {
+    let first = entry.fire();
+    // Not while this very thread changes the handler (a one-shot for a fault of its own): then the change has the last word.
+    let _: Result<(), Busy> = locked(signal, || {
         if current(signal).is_some_and(|current| ptr::eq(current, entry)) && installed(signal) {
             tell_kernel(signal, Below::default_action());
         }
     });
+    first
 }
 
-/// Under the lock: makes the kernel have what the table says.
-fn tell_kernel(signal: Signal, effective: Below) {
+/// Lets this thread have the default action of a stop: the process stops here, and goes on here after SIGCONT. `false` when the
+/// system refuses.
+pub(crate) fn stop(signal: Signal) -> bool {
+    let stopped = locked(signal, || {
+        let Some(before) = kernel(signal) else { return false };
+        let Below::Foreign(default) = Below::default_action() else { return false };
+        // SAFETY: the default action is no handler.
+        if !unsafe { sys::restore_action(signal.number(), &default) } {
+            return false;
+        }
+        sys::send_to_self(signal.number());
+        // SIGNAL: the lock is held while the process is stopped, and so is every thread that could wait for it. No handler can run
+        // here: the one signal that is let in has none.
+        sys::sigprocmask(How::Unblock, SigSet::from(signal));
+        sys::sigprocmask(How::Block, SigSet::from(signal));
+        // SAFETY: it was there a moment ago.
+        unsafe { sys::restore_action(signal.number(), &before) }
+    });
+    stopped.unwrap_or(false)
+}
+
+/// Under the lock: makes the kernel have what the table says. `false` when it refuses.
+fn tell_kernel(signal: Signal, effective: Below) -> bool {
     let bit = SigSet::from(signal).bits();
-    let action = match effective {
-        Below::Managed(entry) => kernel_action(signal, &entry.spec),
-        Below::Foreign(action) => action,
-    };
+    let before = IMMEDIATE.load(Ordering::Relaxed) & bit;
     if matches!(effective, Below::Managed(entry) if entry.immediate()) {
         IMMEDIATE.fetch_or(bit, Ordering::Relaxed);
     } else {
         IMMEDIATE.fetch_and(!bit, Ordering::Relaxed);
     }
-    // SAFETY: the trampoline is made for any instruction, and the handler's author vouched for it in `install`; a foreign
-    // disposition was there before, and whoever installed it vouched for it.
-    unsafe { sys::sigaction(signal.number(), Some(&action)) };
+    let done = match effective {
+        // SAFETY: the trampoline is made for any instruction, and the handler's author vouched for it in `install`.
+        Below::Managed(entry) => unsafe { sys::sigaction(signal.number(), Some(&kernel_action(signal, &entry.spec))) }.is_some(),
+        // SAFETY: a foreign disposition was there before, and whoever installed it vouched for it.
+        Below::Foreign(action) => unsafe { sys::restore_action(signal.number(), &action) },
+    };
+    if !done {
+        IMMEDIATE.fetch_and(!bit, Ordering::Relaxed);
+        IMMEDIATE.fetch_or(before, Ordering::Relaxed);
+    }
+    done
 }
 
 /// `SA_NODEFER` and `SA_RESETHAND` never reach the kernel: a requeued signal would re-enter its own trampoline without end, or

@@ -40,6 +40,13 @@ pub(crate) fn map_pages(bytes: usize) -> *mut u8 {
     if address == libc::MAP_FAILED { null_mut() } else { address.cast() }
 }
 
+/// Sleeps for a moment: long enough for another thread to make a few system calls.
+pub(crate) fn nap() {
+    let moment = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+    // SAFETY: reads one time on this stack, and has no use for what is left of it.
+    keeping_errno(|| unsafe { libc::nanosleep(&raw const moment, null_mut()) });
+}
+
 /// `clock_gettime`, the monotonic clock.
 pub(crate) fn monotonic_time() -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -29,6 +29,33 @@ pub(crate) fn sigpending() -> SigSet {
     from_sigset(&set)
 }
 
+/// `sigaction` that reads. `None` when libc refuses.
+pub(crate) fn action(signal: c_int) -> Option<libc::sigaction> {
+    // SAFETY: nothing is installed.
+    unsafe { super::sigaction(signal, None) }
+}
+
+/// `sigaction` that puts back what [`action`] has read. `false` when libc refuses.
+///
+/// # Safety
+///
+/// The handler in `action` may run at any instruction of the process from now on.
+pub(crate) unsafe fn restore_action(signal: c_int, action: &libc::sigaction) -> bool {
+    // SAFETY: the caller vouches for the handler.
+    unsafe { super::sigaction(signal, Some(action)) }.is_some()
+}
+
+/// Whether the kernel would see the same in both.
+pub(crate) fn same_action(a: &libc::sigaction, b: &libc::sigaction) -> bool {
+    a.sa_sigaction == b.sa_sigaction && a.sa_flags == b.sa_flags && from_sigset(&a.sa_mask) == from_sigset(&b.sa_mask)
+}
+
+/// `pthread_kill` to this thread.
+pub(crate) fn send_to_self(signal: c_int) {
+    // SAFETY: this thread is alive.
+    keeping_errno(|| unsafe { libc::pthread_kill(libc::pthread_self(), signal) });
+}
+
 /// `getpid`.
 pub(crate) fn process_id() -> u32 {
     // SAFETY: the call takes no pointer and always succeeds.

@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+mod action;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -12,6 +13,8 @@ mod x86_64;
 use aarch64::syscall4;
 #[cfg(target_arch = "x86_64")]
 use x86_64::syscall4;
+
+pub(crate) use action::{action, restore_action, same_action};
 
 use core::ffi::c_int;
 use core::ptr::null;
@@ -136,6 +139,14 @@ pub(crate) fn map_wiped_on_fork() -> *mut u8 {
         }
     }
     page
+}
+
+/// `tgkill` to this thread.
+pub(crate) fn send_to_self(signal: c_int) {
+    // SAFETY: the call takes no pointer.
+    unsafe {
+        syscall4(libc::SYS_tgkill, process_id() as usize, kernel_thread_id() as usize, signal as usize, 0);
+    }
 }
 
 /// `write` to standard error; a partial or failed write is not retried.
