@@ -61,6 +61,7 @@ declare -A catches=(
   [notifier-unmasked]="-p sigsafe-core --test notifier_changes a_signal_blocked_everywhere_else_does_not_kill"
   [notifier-starved]="-p sigsafe-core --test notifier_threads a_signal_that_the_notifier_alone_takes_arrives"
   [notifier-overwhelmed]="-p sigsafe-core --test notifier_changes what_nobody_else_takes_waits_in_the_kernel"
+  [relay-swallows]="-p sigsafe-core --test notifier_threads a_fork_s_child_has_subscriptions_of_its_own"
   [notifier-of-parent]="-p sigsafe-core --test notifier_threads a_fork_s_child_has_subscriptions_of_its_own"
 )
 names=("$@")

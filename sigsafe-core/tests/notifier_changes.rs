@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sigsafe_core::notifier::{self, Receiver, Subscription, subscribed};
 use sigsafe_core::{SigInfo, SigSet, Signal, critical};
-use support::notify::{notifier_mask, value};
+use support::notify::{notifier_mask, send_values, value};
 use support::{Disposition, RT, alone, expect_success, fork_child, log, raw_mask, send, spin_until};
 
 const USR1: SigSet = SigSet::EMPTY.with(Signal::USR1);
@@ -81,18 +81,6 @@ fn a_signal_blocked_everywhere_else_does_not_kill_between_subscriptions() {
             while receiver.try_recv().is_some() {}
         }
     });
-}
-
-/// Sends numbered values from another process, as fast as the kernel takes them.
-fn send_values(count: i32) -> libc::pid_t {
-    let parent = send::process();
-    fork_child(|| {
-        for value in 0..count {
-            let value = libc::sigval { sival_ptr: std::ptr::without_provenance_mut(value as usize) };
-            // SAFETY: the value is carried and never dereferenced. EAGAIN: the parent's queue is full.
-            spin_until(|| unsafe { libc::sigqueue(parent, RT.number(), value) } == 0);
-        }
-    })
 }
 
 static VALUES: Mutex<Vec<i32>> = Mutex::new(Vec::new());

@@ -9,7 +9,9 @@ use std::time::Duration;
 use sigsafe_core::notifier::{NotifyError, Receiver, Subscription, subscribed};
 use sigsafe_core::{SigSet, Signal, critical, mask, thread};
 use support::notify::{NOT_TO_BE_SUBSCRIBED, expect_nothing, next, notifier_mask, receiver};
-use support::{Disposition, Form, RT, alone, expect_success, fork_child, kernel_mask, mapped_pages, raw_mask, send, spin_until};
+use support::{
+    Disposition, Form, RT, alone, expect_success, fork_child, kernel_mask, log, log_runs, mapped_pages, raw_mask, reap, send, spin_until,
+};
 
 const USR1: SigSet = SigSet::EMPTY.with(Signal::USR1);
 const USR2: SigSet = SigSet::EMPTY.with(Signal::USR2);
@@ -214,11 +216,14 @@ fn every_child_of_several_is_found() {
 fn a_fork_s_child_has_subscriptions_of_its_own() {
     alone("a_fork_s_child_has_subscriptions_of_its_own", || {
         static CALLS: AtomicI32 = AtomicI32::new(0);
+        log_runs(Signal::USR1);
         Disposition::IGNORE.install(Signal::USR2);
-        let parents = receiver(USR1 | USR2);
+        let parents = receiver(USR1 | USR2 | Signal::TERM.into());
         let subscription = Subscription::new(USR1 | USR2, |_| _ = CALLS.fetch_add(1, Ordering::Relaxed)).unwrap();
         let child = fork_child(move || {
             assert_eq!(subscribed(), SigSet::EMPTY);
+            send::kill(Signal::USR1);
+            assert_eq!(log::take().len(), 1, "the handler from before the subscription");
             send::kill(Signal::USR2);
             assert!(parents.try_recv().is_none() && parents.recv().is_none());
             assert_eq!(parents.enable(USR2).err(), Some(NotifyError::Forked));
@@ -232,6 +237,11 @@ fn a_fork_s_child_has_subscriptions_of_its_own() {
             assert_eq!(CALLS.load(Ordering::Relaxed), 0);
         });
         expect_success(child);
+        let status = reap(fork_child(|| {
+            raw_mask(libc::SIG_SETMASK, SigSet::EMPTY);
+            send::kill(Signal::TERM);
+        }));
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGTERM, "the default action: {status:#x}");
         assert_eq!(CALLS.load(Ordering::Relaxed), 0);
     });
 }

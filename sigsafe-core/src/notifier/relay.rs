@@ -32,8 +32,9 @@ fn relay(delivery: &Delivery<'_>) {
         relaying.fetch_sub(1, Ordering::SeqCst);
         subscribed
     });
-    if !taken {
-        // Whoever was here before us.
+    if !taken && !mutant!("relay-swallows") {
+        // Whoever was here before us: also for a delivery that began before the subscription ended.
+        delivery.forward();
     }
 }
 

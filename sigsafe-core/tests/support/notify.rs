@@ -3,7 +3,7 @@
 use sigsafe_core::notifier::Receiver;
 use sigsafe_core::{SigInfo, SigSet, Signal};
 
-use super::send;
+use super::{RT, fork_child, send, spin_until};
 
 pub const NOT_TO_BE_SUBSCRIBED: SigSet = SigSet::SYNCHRONOUS.union(SigSet::RESERVED).with(Signal::KILL).with(Signal::STOP);
 
@@ -38,4 +38,16 @@ pub fn notifier_mask() -> SigSet {
     let status = of(&notifier, "status");
     let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
     SigSet::from_bits(u64::from_str_radix(mask.trim(), 16).unwrap())
+}
+
+/// Sends numbered values of [`RT`] from another process, as fast as the kernel takes them.
+pub fn send_values(count: i32) -> libc::pid_t {
+    let parent = send::process();
+    fork_child(|| {
+        for value in 0..count {
+            let value = libc::sigval { sival_ptr: std::ptr::without_provenance_mut(value as usize) };
+            // SAFETY: the value is carried and never dereferenced. EAGAIN: the parent's queue is full.
+            spin_until(|| unsafe { libc::sigqueue(parent, RT.number(), value) } == 0);
+        }
+    })
 }
