@@ -56,7 +56,7 @@
 //! # Fork and exec
 //!
 //! In the child of a fork there are no subscriptions: its signals go where they went before them, and its first subscription starts a
-//! notifier of its own. Copies of the parent's subscriptions can be dropped there; the parent's pipes stay open in the child until
+//! notifier of its own. A handler from before the subscription runs there with all but faults blocked. Copies of the parent's subscriptions can be dropped there; the parent's pipes stay open in the child until
 //! `exec`. A child that was forked by a callback must not return from it. After `exec`, dispositions are the default, also those that were ignored
 //! before they were subscribed.
 //!
