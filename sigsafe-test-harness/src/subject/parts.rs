@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, System};
 
 use sigsafe_alloc::Masked;
-use sigsafe_core::{DeferredCounter, FullSyscall};
+use sigsafe_core::{DefaultBackend, FullSyscall};
 
 use super::Subject;
 use super::account::{Account, SharedLock};
@@ -38,7 +38,7 @@ impl Parts {
         let locks = match subject {
             Subject::StdMutex => locks(|| std::sync::Mutex::new(Account::new())),
             Subject::SigsafeMutexFull => locks(|| sigsafe_mutex::Mutex::<_, FullSyscall>::with_backend(Account::new())),
-            Subject::SigsafeSpin => locks(|| sigsafe_mutex::SpinMutex::<_, DeferredCounter>::with_backend(Account::new())),
+            Subject::SigsafeSpin => locks(|| sigsafe_mutex::SpinMutex::<_, DefaultBackend>::with_backend(Account::new())),
             _ => locks(|| sigsafe_mutex::Mutex::new(Account::new())),
         };
         Parts { heap, locks }
