@@ -230,7 +230,7 @@ fn an_immediate_handler_leaves_what_is_outstanding_to_the_region() {
 
 fn forget_guards(delivery: &Delivery<'_>) {
     log::record(delivery);
-    std::mem::forget((MaskGuard::<FullSyscall>::new(), MaskGuard::<sigsafe_core::DeferredCounter>::new()));
+    std::mem::forget((MaskGuard::<FullSyscall>::new(), MaskGuard::<sigsafe_core::DefaultBackend>::new()));
     send::tgkill(Signal::USR1);
     log::note(1);
 }

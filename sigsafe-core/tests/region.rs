@@ -8,12 +8,12 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sigsafe_core::{
-    Backend, DeferredCounter, FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, deferrals, in_region, mask, region_depth,
+    Backend, DefaultBackend, FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, deferrals, in_region, mask, region_depth,
 };
 use support::{Form, RT, alone, kernel_mask, log, log_runs, send, spin_until};
 
 type Full = MaskGuard<FullSyscall>;
-type Deferring = MaskGuard<DeferredCounter>;
+type Deferring = MaskGuard<DefaultBackend>;
 
 /// Sends both kinds of signal and checks that neither is handled here.
 fn send_and_expect_none(place: &str) {
@@ -125,12 +125,12 @@ fn three_guards<A: Backend, B: Backend, C: Backend>(order: [usize; 3]) {
 fn guards_are_dropped_in_any_order_across_backends() {
     with_handlers("guards_are_dropped_in_any_order_across_backends", || {
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-            three_guards::<DeferredCounter, DeferredCounter, DeferredCounter>(order);
+            three_guards::<DefaultBackend, DefaultBackend, DefaultBackend>(order);
             three_guards::<FullSyscall, FullSyscall, FullSyscall>(order);
-            three_guards::<DeferredCounter, FullSyscall, DeferredCounter>(order);
-            three_guards::<FullSyscall, DeferredCounter, FullSyscall>(order);
-            three_guards::<DeferredCounter, DeferredCounter, FullSyscall>(order);
-            three_guards::<FullSyscall, FullSyscall, DeferredCounter>(order);
+            three_guards::<DefaultBackend, FullSyscall, DefaultBackend>(order);
+            three_guards::<FullSyscall, DefaultBackend, FullSyscall>(order);
+            three_guards::<DefaultBackend, DefaultBackend, FullSyscall>(order);
+            three_guards::<FullSyscall, FullSyscall, DefaultBackend>(order);
         }
     });
 }
@@ -154,9 +154,9 @@ fn guard_out_of_closure<C: Backend, G: Backend>() {
 #[test]
 fn a_guard_returned_from_a_closure_keeps_the_region() {
     with_handlers("a_guard_returned_from_a_closure_keeps_the_region", || {
-        guard_out_of_closure::<DeferredCounter, DeferredCounter>();
-        guard_out_of_closure::<DeferredCounter, FullSyscall>();
-        guard_out_of_closure::<FullSyscall, DeferredCounter>();
+        guard_out_of_closure::<DefaultBackend, DefaultBackend>();
+        guard_out_of_closure::<DefaultBackend, FullSyscall>();
+        guard_out_of_closure::<FullSyscall, DefaultBackend>();
         guard_out_of_closure::<FullSyscall, FullSyscall>();
     });
 }
@@ -208,7 +208,7 @@ fn a_forgotten_guard_leaves_its_thread_deaf_and_no_other() {
             send::tgkill(RT);
             assert!(log::rows().is_empty() && in_region());
         }
-        for forget in [forget::<DeferredCounter>, forget::<FullSyscall>] {
+        for forget in [forget::<DefaultBackend>, forget::<FullSyscall>] {
             std::thread::spawn(forget).join().unwrap();
             assert!(!in_region());
             send::tgkill(Signal::USR1);

@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 use crate::defer::policy;
 use crate::handler::entry::Entry;
 use crate::handler::{Delivery, forward, table};
-use crate::record::{ThreadRecord, fence, get, put, record};
+use crate::record::{ADMITTING, ThreadRecord, fence, get, put, record};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
@@ -40,6 +40,10 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
     r.added.store(0, Ordering::Relaxed);
     r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
+    if get(&r.phase) & ADMITTING != 0 {
+        // Let in by a temporary mask: the region below blocks nothing here, so a region of this handler has to.
+        put(&r.full, 0);
+    }
     put(&r.phase, 0);
     put(&r.handlers, get(&r.handlers) + 1);
     let waiting = waiting::pass_on(r);

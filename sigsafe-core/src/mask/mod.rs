@@ -33,7 +33,7 @@ fn held_back(r: &ThreadRecord) -> SigSet {
 /// The thread itself blocks `set` from now on. Returns what was held back before.
 fn take_over(r: &ThreadRecord, set: SigSet) -> SigSet {
     // One instruction each: a capture between a load and a store would be forgotten.
-    let others = if mutant!("blocked-is-forgotten") { u64::MAX } else { !set.bits() };
+    let others = if mutant!("blocked-is-forgotten") { !0 } else { !set.bits() };
     SigSet::from_bits(r.added.fetch_and(others, Ordering::Relaxed) | r.below.fetch_and(others, Ordering::Relaxed))
 }
 

@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{null, null_mut};
 
 use sigsafe_core::handler::{Handler, Registration};
-use sigsafe_core::{Backend, DeferredCounter, FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with};
+use sigsafe_core::{Backend, DefaultBackend, FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with};
 
 pub const RT: Signal = match Signal::real_time(3) {
     Ok(signal) => signal,
@@ -68,12 +68,12 @@ impl Form {
     pub fn run<R>(self, body: impl FnOnce() -> R) -> R {
         match self {
             Form::Closure => critical(|_| body()),
-            Form::Guard => under(MaskGuard::<DeferredCounter>::new(), body),
+            Form::Guard => under(MaskGuard::<DefaultBackend>::new(), body),
             Form::FullClosure => critical_with::<FullSyscall, _>(|_| body()),
             Form::FullGuard => under(MaskGuard::<FullSyscall>::new(), body),
             Form::NestedClosures => critical(|_| critical(|_| body())),
-            Form::GuardInFullClosure => critical_with::<FullSyscall, _>(|_| under(MaskGuard::<DeferredCounter>::new(), body)),
-            Form::FullClosureInGuard => under(MaskGuard::<DeferredCounter>::new(), || critical_with::<FullSyscall, _>(|_| body())),
+            Form::GuardInFullClosure => critical_with::<FullSyscall, _>(|_| under(MaskGuard::<DefaultBackend>::new(), body)),
+            Form::FullClosureInGuard => under(MaskGuard::<DefaultBackend>::new(), || critical_with::<FullSyscall, _>(|_| body())),
             Form::FullGuardInClosure => critical(|_| under(MaskGuard::<FullSyscall>::new(), body)),
             Form::ClosureInFullGuard => under(MaskGuard::<FullSyscall>::new(), || critical(|_| body())),
         }
