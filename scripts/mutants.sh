@@ -14,11 +14,12 @@ cd "$(dirname "$0")/.."
 # mutant: the test that must turn red, as arguments of `cargo test`
 declare -A catches=(
   # regions and the mask
-  [no-frame-mask]="-p sigsafe-core --test property"
+  [no-frame-mask]="-p sigsafe-core --test limits real_time_signals_keep_their_order_in_a_sandbox"
   [no-flush]="-p sigsafe-core --test region signals_wait_for_the_end_of_a_region_of_every_form"
   [mask-per-guard]="-p sigsafe-core --test property"
   [one-counter]="-p sigsafe-core --test property"
-  [handler-flushes-below]="-p sigsafe-core --test sweep one_signal_at_every_instruction_of_a_flush"
+  [handler-flushes-below]="-p sigsafe-core --test handler an_immediate_handler_leaves_what_is_outstanding_to_the_region"
+  [inner-exit-flushes]="-p sigsafe-core --test region a_foreign_handler_waits_for_the_end_of_a_full_mask_region"
   [faults-blocked]="-p sigsafe-core --test faults a_null_read_in_a_region_reaches_its_handler_and_the_region_goes_on"
   [reserved-blocked]="-p sigsafe-core --test libc_signals setgid_in_another_thread_is_not_stalled_by_a_region"
   [kernel-s-mask]="-p sigsafe-core --test mask current_shows_the_logical_mask_while_a_region_holds_signals_back"
@@ -47,6 +48,10 @@ declare -A catches=(
   # handlers
   [no-table-lock]="-p sigsafe-core --test contention a_handler_stays_in_force_while_others_come_and_go"
   [mask-of-another]="-p sigsafe-core --test handler a_handler_that_replaces_one_with_a_frame_has_its_own_mask"
+  [immediate-waits]="-p sigsafe-core --test handler an_immediate_handler_runs_in_a_region_and_uses_regions"
+  [below-forgotten]="-p sigsafe-core --test posix of_a_requeued_and_a_real_time_signal"
+  [guards-leak]="-p sigsafe-core --test handler guards_forgotten_by_a_handler_end_with_it"
+  [errno-spoiled]="-p sigsafe-core --test delivery errno_is_kept_over_a_delivery"
   [no-defer-in-kernel]="-p sigsafe-core --test handler no_defer_lets_a_handler_be_interrupted_by_its_own_signal"
   [no-defer-forgotten]="-p sigsafe-core --test handler no_defer_lets_a_handler_be_interrupted_by_its_own_signal"
   [reset-hand-in-kernel]="-p sigsafe-core --test handler reset_hand_restores_the_default_at_the_first_delivery"

@@ -69,6 +69,15 @@ impl Place {
         !matches!(self, Place::Outside | Place::In(_))
     }
 
+    /// The mask that a program finds there: a handler's own signal.
+    fn mask(self) -> SigSet {
+        match self {
+            Place::Outside | Place::In(_) => SigSet::EMPTY,
+            Place::Handler | Place::InHandler(_) | Place::HandlerAfter(_) => DEFERRABLE.into(),
+            Place::HandlerOver(_) | Place::InHandlerOver(_) => IMMEDIATE.into(),
+        }
+    }
+
     fn run(self, mut program: impl FnMut()) {
         let in_region = |form: Form, program: &mut dyn FnMut()| form.run(program);
         let in_handler = |signal: Signal, program: &mut dyn FnMut()| {
@@ -158,7 +167,8 @@ impl Program {
         };
         let mask = self.mask();
         place.run(|| {
-            mask::set(self.start);
+            assert_eq!(mask::current(), place.mask(), "{place:?}: the mask to begin with");
+            assert_eq!(mask::set(self.start), place.mask(), "{place:?}: the old mask to begin with");
             send_all(self.before, 1);
             step("before", self.before - self.start, self.before & self.start);
             assert_eq!(self.operate(), self.start, "{self:?} {place:?}: the old mask");

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use sigsafe_core::{
     Backend, DefaultBackend, FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, deferrals, in_region, mask, region_depth,
 };
-use support::{Form, RT, alone, kernel_mask, log, log_runs, send, spin_until};
+use support::{Disposition, Form, RT, alone, kernel_mask, log, log_runs, send, spin_until};
 
 type Full = MaskGuard<FullSyscall>;
 type Deferring = MaskGuard<DefaultBackend>;
@@ -233,6 +233,24 @@ fn regions_of_two_threads_are_each_their_own() {
             .unwrap();
             assert!(in_region());
         });
+    });
+}
+
+/// A full-mask region holds back handlers that are not managed too, and regions that end inside it do not let them in.
+#[test]
+fn a_foreign_handler_waits_for_the_end_of_a_full_mask_region() {
+    alone("a_foreign_handler_waits_for_the_end_of_a_full_mask_region", || {
+        Disposition::plain().install(Signal::USR2);
+        for form in [Form::FullClosure, Form::FullGuard] {
+            form.run(|| {
+                send::tgkill(Signal::USR2);
+                for inner in Form::ALL {
+                    inner.run(|| ());
+                    assert_eq!(log::count(), 0, "{inner:?} in {form:?}");
+                }
+            });
+            assert_eq!(log::take().len(), 1, "{form:?}");
+        }
     });
 }
 

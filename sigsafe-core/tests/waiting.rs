@@ -42,7 +42,7 @@ fn on_usr1(_: &Delivery<'_>) {
 
 #[test]
 fn a_wake_is_passed_on_before_a_handler_runs() {
-    isolated_within("a_wake_is_passed_on_before_a_handler_runs", Duration::from_secs(20), || {
+    isolated_within("a_wake_is_passed_on_before_a_handler_runs", Duration::from_secs(10), || {
         // SAFETY: the handler reads an atomic and yields.
         unsafe { Handler::new(on_usr1).install(Signal::USR1).unwrap() };
         let sleeper = thread::spawn(sleep_on_word);

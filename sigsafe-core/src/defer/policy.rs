@@ -76,7 +76,7 @@ pub(crate) struct Arrival {
 /// Decides what to do with a delivery.
 pub(crate) fn decide(arrival: Arrival) -> Verdict {
     let Arrival { signal, code, from_self, in_region, immediate, admitted } = arrival;
-    if !in_region || immediate || (admitted && !mutant!("temporary-mask-ignored")) {
+    if !in_region || (immediate && !mutant!("immediate-waits")) || (admitted && !mutant!("temporary-mask-ignored")) {
         return Verdict::Run;
     }
     if FAULTS.contains(signal) {

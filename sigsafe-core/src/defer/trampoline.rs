@@ -107,7 +107,9 @@ pub(crate) unsafe fn run(
     if !mutant!("handler-flushes-below") {
         r.added.store(0, Ordering::Relaxed);
     }
-    r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
+    if !mutant!("below-forgotten") {
+        r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
+    }
     put(&r.phase, 0);
     put(&r.handlers, handlers + 1);
     let waiting = waiting::pass_on(r);
@@ -132,10 +134,12 @@ pub(crate) unsafe fn run(
     let delivery = Delivery::new(signal, entry, info, NonNull::new(context), deferred, place);
     let errno = sys::errno();
     call(entry, &delivery);
-    sys::set_errno(errno);
+    if !mutant!("errno-spoiled") {
+        sys::set_errno(errno);
+    }
 
     fence();
-    if isolate {
+    if isolate && !mutant!("handler-returns-open") {
         // A capture between putting `added` back and the return would add what is blocked only in this context, which is about
         // to end, and the code below would then unblock what the thread had blocked itself. So nothing is captured from here on.
         sys::sigprocmask(How::Block, policy::deferrable());
@@ -143,7 +147,9 @@ pub(crate) unsafe fn run(
     // The counters first: where the interrupted code was in no region nothing is captured after this, even if the handler leaked
     // a guard.
     put(&r.scoped, scoped);
-    put(&r.held, held);
+    if !mutant!("guards-leak") {
+        put(&r.held, held);
+    }
     put(&r.full, full);
     fence();
     put(&r.handlers, handlers);

@@ -84,7 +84,12 @@ impl From<Busy> for ChangeError {
 
 /// The kernel's disposition.
 fn kernel(signal: Signal) -> Option<libc::sigaction> {
-    sys::action(signal.number())
+    let action = sys::action(signal.number());
+    if mutant!("no-table-lock") {
+        // SAFETY: the call takes nothing. It lets another thread come in between.
+        unsafe { libc::sched_yield() };
+    }
+    action
 }
 
 fn is_ours(action: &libc::sigaction) -> bool {
