@@ -34,9 +34,16 @@ static WITHOUT_CONTEXT: AtomicUsize = AtomicUsize::new(0);
 static SENT: AtomicBool = AtomicBool::new(false);
 static IN_A_REGION: AtomicBool = AtomicBool::new(false);
 
-fn value_of(delivery: &Delivery<'_>) -> u32 {
+fn value_in(info: &libc::siginfo_t) -> u32 {
     // SAFETY: a siginfo has 128 initialised bytes; the value lies in the fourth word.
-    unsafe { std::ptr::from_ref(delivery.info()).cast::<u64>().add(3).read() as u32 }
+    unsafe { std::ptr::from_ref(info).cast::<u64>().add(3).read() as u32 }
+}
+
+/// The next value of a stream.
+fn expect(stream: usize, value: u32) {
+    if HANDLED[stream].fetch_add(1, Ordering::Relaxed) != value {
+        OUT_OF_ORDER.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Expects the next value. Its own region must not end the one below, nor let in what that holds back.
@@ -45,11 +52,7 @@ fn expect_next(delivery: &Delivery<'_>) {
     if in_region() {
         IN_A_REGION.store(true, Ordering::Relaxed);
     }
-    critical(|_| {
-        if HANDLED[stream].fetch_add(1, Ordering::Relaxed) != value_of(delivery) {
-            OUT_OF_ORDER.fetch_add(1, Ordering::Relaxed);
-        }
-    });
+    critical(|_| expect(stream, value_in(delivery.info())));
     if delivery.ucontext().is_none() {
         WITHOUT_CONTEXT.fetch_add(1, Ordering::Relaxed);
     }
@@ -178,6 +181,77 @@ fn a_stream_that_fills_the_kernel_s_queue_is_complete_and_in_order() {
         let captures = receive(1, 20_000, 100, |signal, value| try_sigqueue_to(target, signal, value));
         assert!(captures > 200, "only {captures}");
         assert!(WITHOUT_CONTEXT.load(Ordering::Relaxed) > 0, "no token was refused");
+    });
+}
+
+/// Takes a few of the first stream by waiting, which must be blocked or held back.
+fn take_some(random: &mut Random) {
+    for _ in 0..random.below(8) {
+        let Some(info) = mask::wait_timeout(SIGNALS[0].into(), Duration::ZERO) else { return };
+        expect(0, value_in(info.as_raw()));
+    }
+}
+
+/// One of the ways in which a thread lets signals in, or takes them, with regions around them.
+fn let_in(random: &mut Random, form: Form) {
+    let set = SigSet::from(SIGNALS[0]);
+    let arrived = || support::spin_until(|| !mask::pending().is_empty() || SENT.load(Ordering::Relaxed));
+    match random.below(6) {
+        0 => form.run(arrived),
+        1 => form.run(|| {
+            arrived();
+            take_some(random);
+        }),
+        2 => {
+            // Blocked in the region, after it has captured some.
+            form.run(|| {
+                arrived();
+                mask::block(set);
+            });
+            take_some(random);
+            mask::unblock(set);
+        }
+        3 => {
+            mask::block(set);
+            arrived();
+            form.run(|| take_some(random));
+            form.run(|| _ = mask::unblock(set));
+        }
+        way => {
+            mask::block(set);
+            arrived();
+            let suspend = || {
+                if mask::pending().contains(SIGNALS[0]) {
+                    mask::suspend(SigSet::EMPTY);
+                }
+            };
+            if way == 4 {
+                form.run(suspend);
+            } else {
+                suspend();
+            }
+            mask::set(SigSet::EMPTY);
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_handled_and_waited_for_is_complete_and_in_order() {
+    alone_within("a_stream_that_is_handled_and_waited_for_is_complete_and_in_order", LIMIT, || {
+        const COUNT: u32 = 50_000;
+        manage(Handler::new(expect_next), SIGNALS[0]);
+        let target = send::thread();
+        let mut random = Random(0x5eed5);
+        std::thread::scope(|scope| {
+            scope.spawn(|| send_all(1, COUNT, 64, &|signal, value| try_sigqueue_to(target, signal, value)));
+            let mut form = Form::ALL.iter().cycle();
+            while handled(0) < COUNT {
+                let_in(&mut random, *form.next().unwrap());
+                assert_eq!(kernel_mask(), SigSet::EMPTY);
+            }
+        });
+        assert_eq!((OUT_OF_ORDER.load(Ordering::Relaxed), handled(0), overflows()), (0, COUNT, 0));
+        assert!(deferrals() > 1000 && u64::from(COUNT) > deferrals() + 1000, "{} were deferred", deferrals());
     });
 }
 

@@ -1,21 +1,25 @@
-//! The examples as programs, for the tests that run them. `cargo test` builds them before it runs the first test.
+//! The examples as programs, for the tests that run them.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// The example's program, which lies beside this test's.
-///
-/// # Panics
-///
-/// Panics when it is not there, or older than its source: `cargo test --test NAME` builds no examples.
+/// The example's program, which lies beside this test's. `cargo test` builds the examples before it runs the first test, but not if it is
+/// told which test to run; then this builds it.
 pub fn path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
-    let directory = test.ancestors().nth(2).expect("the directory of the build profile");
-    let program = directory.join("examples").join(name);
+    let profile = test.ancestors().nth(2).expect("the directory of the build profile");
+    let program = profile.join("examples").join(name);
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).with_extension("rs");
     let modified = |path: &PathBuf| path.metadata().and_then(|metadata| metadata.modified());
-    let fresh = modified(&program).is_ok_and(|built| built >= modified(&source).expect("the example's source"));
-    assert!(fresh, "{} is missing or older than its source: cargo build --example {name}", program.display());
+    let fresh = || modified(&program).is_ok_and(|built| built >= modified(&source).expect("the example's source"));
+    if !fresh() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--example", name, "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+        build.args(profile.ends_with("release").then_some("--release"));
+        output(build.arg("--target-dir").arg(profile.parent().expect("the target directory")));
+        assert!(fresh(), "{} is not what this test belongs to: cargo build --example {name}", program.display());
+    }
     program
 }
 
