@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
 # Installs those Debian or Ubuntu packages that are not there yet, as root or by sudo.
 #
-#   scripts/apt-install.sh PACKAGE...
+#   scripts/apt-install.sh [--backports] PACKAGE...      from Debian 12's backports, which become known to apt
 set -euo pipefail
+
+release=()
+if [ "$1" = --backports ]; then
+  shift
+  release=(-t bookworm-backports)
+fi
 
 missing=()
 for package in "$@"; do
@@ -17,6 +23,13 @@ get() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$@" ||
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o APT::Sandbox::User=root "$@"
 }
+if [ ${#release[@]} -gt 0 ]; then
+  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm-backports main\n' |
+    "${as_root[@]}" tee /etc/apt/sources.list.d/backports.list >/dev/null
+fi
+for package in "${missing[@]}"; do
+  [[ $package != *:* ]] || "${as_root[@]}" dpkg --add-architecture "${package#*:}"
+done
 # An update that fails says so by its status only when asked to.
-get -q -o APT::Update::Error-Mode=any update
-get -qy --no-install-recommends install "${missing[@]}"
+get -q -o APT::Update::Error-Mode=any update || printf "the lists of packages could not all be brought up to date\n" >&2
+get -qy --no-install-recommends "${release[@]}" install "${missing[@]}"

@@ -37,12 +37,13 @@ fn a_handler_may_use_box_and_vec() {
     // SAFETY: the handler allocates through the masked global allocator and touches atomics, nothing else.
     unsafe { Handler::new(on_signal).install(Signal::USR1) }.expect("SIGUSR1 can be handled");
     // SAFETY: `pthread_self` has no preconditions.
-    let main_flow = unsafe { libc::pthread_self() };
+    // A number, because musl's type is a pointer.
+    let main_flow = unsafe { libc::pthread_self() } as usize;
 
     let sender = std::thread::spawn(move || {
         for sent in 0..SIGNALS {
             // SAFETY: the thread named by `main_flow` joins this one before it ends.
-            assert_eq!(unsafe { libc::pthread_kill(main_flow, libc::SIGUSR1) }, 0);
+            assert_eq!(unsafe { libc::pthread_kill(main_flow as libc::pthread_t, libc::SIGUSR1) }, 0);
             while RUNS.load(SeqCst) == sent {
                 std::thread::yield_now();
             }

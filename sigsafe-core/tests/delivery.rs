@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, critical, deferrals, handler_depth, in_handler, mask};
-use support::{Form, RT, alone, errno, kernel_mask, landing, libc_set, log, log_runs, manage, send, set_errno, spin_until};
+use support::{Form, RT, SENT_FAULT, alone, errno, kernel_mask, landing, libc_set, log, log_runs, manage, send, set_errno, spin_until};
 
 /// One legacy and one real-time signal: they are captured in different ways.
 const KINDS: [Signal; 2] = [Signal::USR1, RT];
@@ -82,7 +82,7 @@ fn spoil_errno(delivery: &Delivery<'_>) {
 #[test]
 fn errno_is_kept_over_a_delivery() {
     alone("errno_is_kept_over_a_delivery", || {
-        for signal in [Signal::USR1, RT, Signal::CONT, Signal::SEGV] {
+        for signal in [Signal::USR1, RT, Signal::CONT, SENT_FAULT] {
             manage(Handler::new(spoil_errno), signal);
             set_errno(libc::ENOMSG);
             send::tgkill(signal);
@@ -117,7 +117,7 @@ fn the_mask_in_a_handler_is_sa_mask_its_own_signal_and_what_was_blocked() {
         let blocked = SigSet::EMPTY.with(Signal::QUIT);
         mask::block(blocked);
         let before = kernel_mask();
-        for signal in [Signal::USR1, RT, Signal::CONT, Signal::SEGV] {
+        for signal in [Signal::USR1, RT, Signal::CONT, SENT_FAULT] {
             manage(Handler::new(log::record).mask(sa_mask), signal);
             let expected = before.union(sa_mask).with(signal);
             send::tgkill(signal);
@@ -174,7 +174,7 @@ fn a_legacy_signal_sent_twice_in_a_region_is_handled() {
 fn deferred_deliveries_say_so_and_are_counted() {
     alone("deferred_deliveries_say_so_and_are_counted", || {
         let mut expected = 0;
-        for signal in [Signal::USR1, RT, Signal::CONT, Signal::SEGV] {
+        for signal in [Signal::USR1, RT, Signal::CONT, SENT_FAULT] {
             log_runs(signal);
             send::tgkill(signal);
             assert!(!log::take()[0].deferred, "{signal} direct");

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{FullSyscall, MaskGuard, SigSet, Signal, critical, critical_with, in_region, mask, region_depth};
-use support::{Disposition, Form, RT, alone, expect_success, fork_child, kernel_mask, log, log_runs, manage, reap, send, spin_until};
+use support::{
+    Disposition, Form, RT, SENT_FAULT, alone, expect_success, fork_child, kernel_mask, log, log_runs, manage, reap, send, spin_until,
+};
 
 /// Logs, raises its own signal the first time, and marks the end of each run.
 fn raise_itself_once(delivery: &Delivery<'_>) {
@@ -77,7 +79,7 @@ fn raise_usr2(delivery: &Delivery<'_>) {
 fn signals_of_sa_mask_wait_for_the_handler_s_end() {
     alone("signals_of_sa_mask_wait_for_the_handler_s_end", || {
         log_runs(Signal::USR2);
-        for signal in [Signal::USR1, RT, Signal::CONT, Signal::SEGV] {
+        for signal in [Signal::USR1, RT, Signal::CONT, SENT_FAULT] {
             for order in orders_of(Handler::new(raise_usr2), signal) {
                 assert_eq!(order, [signal.number(), libc::SIGUSR2, -1], "not in the mask");
             }
@@ -182,7 +184,7 @@ fn use_both_backends(delivery: &Delivery<'_>) {
 fn an_immediate_handler_runs_in_a_region_and_uses_regions() {
     alone("an_immediate_handler_runs_in_a_region_and_uses_regions", || {
         log_runs(Signal::USR1);
-        for signal in [Signal::PROF, RT, Signal::CONT, Signal::SEGV] {
+        for signal in [Signal::PROF, RT, Signal::CONT, SENT_FAULT] {
             manage(Handler::new(use_both_backends).immediate(true), signal);
             for form in Form::ALL {
                 let before = kernel_mask();

@@ -5,7 +5,7 @@ mod support;
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, critical, mask};
-use support::{Form, RT, alone, errno, expect_success, fork_child, kernel_mask, log, log_runs, manage, raw_mask, send};
+use support::{Form, RT, SENT_FAULT, alone, errno, expect_success, fork_child, kernel_mask, log, log_runs, manage, raw_mask, send};
 
 const STOPS: [Signal; 3] = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
 const CONT: SigSet = SigSet::EMPTY.with(Signal::CONT);
@@ -122,7 +122,7 @@ fn a_process_that_stops_in_a_region_handles_its_continue_at_the_region_s_end() {
 #[test]
 fn a_captured_signal_that_is_ignored_before_the_region_ends_leaves_nothing_blocked() {
     alone("a_captured_signal_that_is_ignored_before_the_region_ends_leaves_nothing_blocked", || {
-        for signal in [Signal::USR2, RT, Signal::CONT, Signal::SEGV] {
+        for signal in [Signal::USR2, RT, Signal::CONT, SENT_FAULT] {
             for form in Form::ALL {
                 log_runs(signal);
                 let before = kernel_mask();

@@ -6,9 +6,9 @@ mod support;
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, critical, in_region, mask};
 use support::seccomp::{self, Filter};
-use support::{Form, RT, alone, kernel_mask, log, log_runs, manage, send};
+use support::{Form, RT, SENT_FAULT, alone, kernel_mask, log, log_runs, manage, send};
 
-const KINDS: [Signal; 5] = [Signal::USR1, RT, Signal::SEGV, Signal::CONT, Signal::TSTP];
+const KINDS: [Signal; 5] = [Signal::USR1, RT, SENT_FAULT, Signal::CONT, Signal::TSTP];
 
 /// In a process whose sandbox does not let it queue signals to itself.
 fn sandboxed(test_name: &str, body: impl FnOnce()) {

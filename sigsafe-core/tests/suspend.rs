@@ -6,7 +6,7 @@ use std::ptr::null_mut;
 
 use sigsafe_core::{SigSet, Signal, critical, mask};
 use support::send::{self, sigqueue_to, tgkill};
-use support::{Form, RT, alone, kernel_mask, log, log_runs};
+use support::{Form, RT, SENT_FAULT, alone, kernel_mask, log, log_runs};
 
 /// What waited before is handled by the call, in every form of region and outside.
 #[test]
@@ -34,7 +34,7 @@ fn suspend_admits_what_is_blocked() {
 #[test]
 fn suspend_admits_what_a_region_holds_back() {
     alone("suspend_admits_what_a_region_holds_back", || {
-        for signal in [Signal::USR1, RT, Signal::CONT, Signal::TSTP, Signal::SEGV, Signal::ABRT] {
+        for signal in [Signal::USR1, RT, Signal::CONT, Signal::TSTP, SENT_FAULT, Signal::ABRT] {
             let registration = log_runs(signal);
             for form in Form::CAPTURING {
                 form.run(|| {
@@ -150,7 +150,7 @@ fn temporary_hands_over_the_mask() {
 #[test]
 fn temporary_does_not_sleep_for_what_has_come() {
     alone("temporary_does_not_sleep_for_what_has_come", || {
-        for signal in [Signal::CONT, Signal::SEGV] {
+        for signal in [Signal::CONT, SENT_FAULT] {
             let _registration = log_runs(signal);
             critical(|_| {
                 sigqueue_to(send::thread(), signal, 1);

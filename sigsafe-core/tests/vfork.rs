@@ -7,10 +7,10 @@ use std::ffi::c_void;
 use std::process::Command;
 
 use sigsafe_core::{SigSet, Signal, mask};
-use support::{Form, RT, alone, expect_success, kernel_mask, log, log_runs, send};
+use support::{Form, RT, SENT_FAULT, alone, expect_success, kernel_mask, log, log_runs, send};
 
 /// Of each way in which a signal is held back: requeued, kept with a token, kept and requeued at the exit, kept and dispatched.
-const KINDS: [Signal; 4] = [Signal::USR1, RT, Signal::SEGV, Signal::CONT];
+const KINDS: [Signal; 4] = [Signal::USR1, RT, SENT_FAULT, Signal::CONT];
 
 /// Runs `body` in a child that shares this memory, on a stack of its own, while this thread waits: vfork, without a second return.
 fn vfork_child(mut body: impl FnMut()) -> libc::pid_t {

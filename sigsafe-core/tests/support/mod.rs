@@ -29,9 +29,12 @@ pub const RT: Signal = match Signal::real_time(3) {
     Err(_) => panic!("SIGRTMIN+3 exists"),
 };
 
+/// Built to run under an emulator (scripts/targets.sh).
+pub const EMULATED: bool = option_env!("SIGSAFE_TEST_RUNNER").is_some();
+
 /// The signal of a fault, to be sent and not raised by an instruction. An emulator needs SIGSEGV and SIGBUS for itself and keeps none
-/// that is sent while it is blocked: a build for one (scripts/targets.sh) has SIGFPE here.
-pub const SENT_FAULT: Signal = if option_env!("SIGSAFE_TEST_RUNNER").is_some() { Signal::FPE } else { Signal::SEGV };
+/// that is sent while it is blocked: SIGFPE stands for it there.
+pub const SENT_FAULT: Signal = if EMULATED { Signal::FPE } else { Signal::SEGV };
 
 /// A way to be in a region.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
