@@ -142,7 +142,7 @@ aarch64() {
   qemu-aarch64 --version | head -n 1
   # Examples in the documentation are the same programs on every platform: they run on this one's.
   row 'tests of alloc and mutex run under qemu-user' "$target" \
-    "${test[@]}" -p sigsafe-alloc -p sigsafe-mutex --lib --tests --no-fail-fast
+    "${test[@]}" -p sigsafe-alloc -p sigsafe-mutex --lib --tests --no-fail-fast -- --skip deferred_samples_lie_where_they_arrived
   # shellcheck disable=SC2086
   row 'tests of core run under qemu-user, in part' "$target" \
     "${test[@]}" -p sigsafe-core --lib $gone_through --no-fail-fast -- --exact "${skipped[@]}"
