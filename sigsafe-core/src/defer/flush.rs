@@ -145,7 +145,7 @@ fn send_tokens(r: &ThreadRecord, process: u32) {
             promise.revoke();
             break;
         }
-        if !requeue(process, signal, &slots::token(signal)) {
+        if !requeue(process, signal, &slots::token(process, signal)) {
             if !mutant!("refused-token-forgotten") {
                 promise.revoke();
             }

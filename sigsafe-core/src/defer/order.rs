@@ -21,8 +21,11 @@ pub(crate) enum Received {
 
 /// To be asked once for each signal that the kernel has handed out and that is not captured again.
 pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) -> Received {
+    if signal.is_real_time() && slots::is_token(info) {
+        return r.slots.take_oldest(slots::process_of_token(info), signal).map_or(Received::Nothing, Received::Instead);
+    }
     if r.slots.is_empty() {
-        return if signal.is_real_time() && slots::is_token(info) { Received::Nothing } else { Received::Itself };
+        return Received::Itself;
     }
     let process = sys::process_id();
     if vfork::is_child(process) {
@@ -31,23 +34,15 @@ pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) 
     if !signal.is_real_time() {
         return lost_siginfo(r, process, signal, info).map_or(Received::Itself, Received::Instead);
     }
-    let token = slots::is_token(info);
-    let kept = if token {
-        r.slots.take_oldest(process, signal)
-    } else if mutant!("no-exchange") {
-        None
-    } else {
-        r.slots.exchange_oldest(process, signal, info)
-    };
+    let kept = if mutant!("no-exchange") { None } else { r.slots.exchange_oldest(process, signal, info) };
     match kept {
         Some(kept) => {
-            if !token && !sys::sigpending().contains(signal) && !mutant!("lost-token-unnoticed") {
+            if !sys::sigpending().contains(signal) && !mutant!("lost-token-unnoticed") {
                 // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
                 r.slots.lost_tokens(signal);
             }
             Received::Instead(kept)
         }
-        None if token => Received::Nothing,
         None => Received::Itself,
     }
 }

@@ -32,6 +32,9 @@ const INFO_WORDS: usize = 6;
 /// queue and is ignored, or takes a head that would have been taken next anyway.
 const TOKEN_CODE: i32 = -0x5167;
 
+/// The place of `si_pid` in a siginfo, in words of four bytes: after three ints, at the next multiple of eight.
+const PROCESS_WORD: usize = 4;
+
 /// One captured signal.
 ///
 /// | state | meaning |
@@ -221,10 +224,15 @@ impl Slots {
         (last + 1) << 1
     }
 
-    /// A token has arrived: takes the head of the queue.
+    /// A token has arrived that `process` has queued: takes the head of the queue.
     pub(crate) fn take_oldest(&self, process: u32, signal: Signal) -> Option<Captured> {
-        self.drop_foreign(process);
         let (head, state, _) = self.claim(|kept, _| kept == signal)?;
+        if head.process.load(Ordering::Relaxed) != process {
+            // Another process's signal, in the child of a fork or a vfork; tokens are not inherited, so this one is forged or the
+            // child's own.
+            head.state.store(state, Ordering::Relaxed);
+            return None;
+        }
         if state & IN_KERNEL == 0 {
             // The head has no token of its own, so this one was a later entry's, which waits for an exit from now on.
             if let Some((later, _)) = self.full().find(|(slot, state)| slot.signal() == signal.number() && state & IN_KERNEL != 0) {
@@ -304,15 +312,24 @@ impl Slots {
     }
 }
 
-/// A token of this number: a siginfo that says nothing but that it is one.
-pub(crate) fn token(signal: Signal) -> Captured {
+/// A token of this number: a siginfo that says nothing but that it is one, and of which process, so that nobody has to ask the system
+/// as it arrives.
+pub(crate) fn token(process: u32, signal: Signal) -> Captured {
     let mut token = Captured(MaybeUninit::zeroed());
     // SAFETY: the value lies on this stack, and zero is a value of every field.
     unsafe {
         (*token.info_mut()).si_signo = signal.number();
         (*token.info_mut()).si_code = TOKEN_CODE;
+        // Where every siginfo that a process sends has its sender.
+        token.info_mut().cast::<u32>().add(PROCESS_WORD).write(process);
     }
     token
+}
+
+/// The process that has queued this token.
+pub(crate) fn process_of_token(info: &libc::siginfo_t) -> u32 {
+    // SAFETY: a siginfo is 128 initialised bytes.
+    unsafe { ptr::from_ref(info).cast::<u32>().add(PROCESS_WORD).read() }
 }
 
 /// Whether this is a token.
