@@ -58,6 +58,10 @@ declare -A catches=(
   [one-shot-stays]="-p sigsafe-core --test handler reset_hand_restores_the_default_at_the_first_delivery"
   [stack-not-asked-for]="-p sigsafe-core --test delivery a_handler_runs_on_the_alternate_stack_if_it_asked_for_it"
   [passed-on-to-the-top]="-p sigsafe-core --test forward a_foreign_handler_below_that_passes_signals_on_reaches_the_one_below_it"
+  [refusal-unnoticed]="-p sigsafe-core --test reentry a_sandbox_that_refuses_changes_nothing"
+  [change-without-region]="-p sigsafe-core --test reentry handlers_of_sent_faults_change_the_handler_that_is_being_changed"
+  [section-without-region]="-p sigsafe-core --test critical_section a_managed_handler_with_a_section_under_a_storm"
+  [section-without-lock]="-p sigsafe-core --test critical_section sections_of_threads_exclude_each_other"
   [wake-kept]="-p sigsafe-core --test waiting a_wake_is_passed_on_before_a_handler_runs"
   [spawn-unblocked]="-p sigsafe-core --test spawn_storm no_handler_runs_on_a_new"
   # notifier

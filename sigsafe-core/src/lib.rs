@@ -22,6 +22,8 @@ pub mod notifier;
 mod query;
 mod record;
 pub mod region;
+#[cfg(feature = "critical-section")]
+mod section;
 mod siginfo;
 pub mod signal;
 mod sigset;

@@ -36,7 +36,7 @@ pub(super) struct Busy;
 
 /// Runs a change of this signal's handler alone.
 pub(super) fn locked<R>(signal: Signal, change: impl FnOnce() -> R) -> Result<R, Busy> {
-    critical(|_| {
+    in_region(|| {
         let before = sys::sigprocmask(How::Block, policy::BLOCKABLE.difference(policy::FAULTS));
         let lock = &LOCK[signal.number() as usize - 1];
         let result = if mutant!("no-table-lock") {
@@ -51,6 +51,10 @@ pub(super) fn locked<R>(signal: Signal, change: impl FnOnce() -> R) -> Result<R,
         sys::sigprocmask(How::Set, before);
         result
     })
+}
+
+fn in_region<R>(f: impl FnOnce() -> R) -> R {
+    if mutant!("change-without-region") { f() } else { critical(|_| f()) }
 }
 
 fn take(lock: &AtomicU64) -> Result<(), Busy> {
