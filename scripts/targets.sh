@@ -2,7 +2,7 @@
 # The library crates on platforms other than this machine's own:
 #
 #   check     they compile, without a warning, for x86_64 FreeBSD, DragonFly and macOS
-#   musl      they are built for x86_64 and aarch64 musl
+#   musl      they are built for x86_64 and aarch64 musl; the locks' tests run on x86_64, here
 #   aarch64   their tests run on aarch64 Linux under qemu-user
 #
 #   scripts/targets.sh [check] [musl] [aarch64]      all three, then a table
@@ -103,6 +103,11 @@ musl() {
       row 'built, without std' "$target" cargo_with_core build --locked "${crates[@]}" --target "$target"
     fi
   done
+  # Linked statically, as musl is, and run: the locks' tests go through regions, deferral and waiting.
+  target=x86_64-unknown-linux-musl
+  if has_target "$target"; then
+    row 'tests of mutex run' "$target" cargo test --locked -p sigsafe-mutex --lib --tests --target "$target"
+  fi
 }
 
 # still_fails FILE TEST REASON: a test that waits for ever has failed after 20 seconds.

@@ -21,6 +21,13 @@ mod sigset;
 #[cfg(not(deferral))]
 mod unix;
 
+// musl is linked statically, and a linker takes from an archive only what it has missed by then. A crate without std may come after the
+// standard library's own copy: what std does not call would stay missing.
+// SAFETY: nothing is declared.
+#[cfg(target_env = "musl")]
+#[link(name = "c")]
+unsafe extern "C" {}
+
 pub(crate) use context::program_counter;
 pub(crate) use errno::{errno, set_errno};
 #[cfg(deferral)]
