@@ -319,7 +319,7 @@ fn tracee(script: &Script, stories: &[Story]) {
 
 fn sweep(operations: &[Operation], usual_stride: u64) {
     let stories = stories(operations);
-    trace::sweep(&stories, &KINDS, stride(usual_stride), |script| tracee(script, &stories));
+    trace::sweep(&stories, &KINDS, stride(usual_stride), true, |script| tracee(script, &stories));
 }
 
 #[test]

@@ -230,6 +230,8 @@ impl Tracer {
         } else if registers.rip == sigsafe_sweep_mark as *const () as u64 + 1 {
             if registers.rdi == NEXT {
                 self.remove(thread);
+                // Another thread may be asleep in a system call that it was to step over.
+                self.stepping_over = None;
                 return true;
             }
             self.marked(thread, registers.rdi);
@@ -274,7 +276,7 @@ impl Tracer {
 
     /// By a thread that is stopped; they share their memory.
     fn insert(&mut self, thread: c_int) {
-        if let Some(breakpoint) = &mut self.breakpoint {
+        if let Some(breakpoint) = self.breakpoint.as_mut().filter(|breakpoint| breakpoint.original.is_none()) {
             self.last_pc = breakpoint.at.pc;
             let word = request(libc::PTRACE_PEEKTEXT, thread, breakpoint.at.pc, 0);
             // Refused in the kernel's own page of code.
@@ -293,8 +295,9 @@ impl Tracer {
     }
 }
 
-/// Sends each of `kinds` at every `stride`th boundary of the stories, counted through all of them. The tracee runs `tracee`.
-pub(crate) fn sweep<S: Debug>(stories: &[S], kinds: &[Signal], stride: u64, tracee: impl FnOnce(&Script)) {
+/// Sends each of `kinds` at every `stride`th boundary of the stories, counted through all of them; with `to_new` also to threads that are
+/// not the performer. The tracee runs `tracee`.
+pub(crate) fn sweep<S: Debug>(stories: &[S], kinds: &[Signal], stride: u64, to_new: bool, tracee: impl FnOnce(&Script)) {
     let mut tracer = Tracer::start(tracee);
     let mut tally = Tally::new();
     let (mut turn, mut missed) = (0, 0);
@@ -302,7 +305,8 @@ pub(crate) fn sweep<S: Debug>(stories: &[S], kinds: &[Signal], stride: u64, trac
         // The first runs map memory and bind functions.
         tracer.run(index);
         tracer.run(index);
-        let boundaries = tracer.learn(index);
+        let mut boundaries = tracer.learn(index);
+        boundaries.retain(|boundary| to_new || boundary.role == Role::Performer);
         println!("{story:?}: {} boundaries", boundaries.len());
         assert!(boundaries.len() > 50);
         for signal in kinds {
