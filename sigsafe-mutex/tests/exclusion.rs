@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
-use sigsafe_core::{Backend, DeferredCounter, FullSyscall};
+use sigsafe_core::{Backend, DefaultBackend, FullSyscall};
 use sigsafe_mutex::{Mutex, RawMutex, SpinMutex, TryLockError, lock_api};
 use support::{gettid, is_parked, until, watchdog};
 
@@ -39,7 +39,7 @@ fn mutex_excludes<B: Backend>() {
 
 #[test]
 fn mutex_excludes_with_the_deferred_backend() {
-    mutex_excludes::<DeferredCounter>();
+    mutex_excludes::<DefaultBackend>();
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn spin_mutex_excludes_with_both_backends() {
         contend(|round| add_slowly(&mut mutex.lock(), round));
         assert_eq!(mutex.into_inner(), THREADS * ROUNDS);
     }
-    check::<DeferredCounter>();
+    check::<DefaultBackend>();
     check::<FullSyscall>();
 }
 
