@@ -165,3 +165,35 @@ impl Slots {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::Handler;
+    use crate::region::{FullSyscall, critical_with};
+    use core::sync::atomic::AtomicBool;
+
+    /// Between the store of its counter and the flush an exit has signals blocked that only `added` knows of. A handler that lands
+    /// there has regions of its own, whose exits must leave them alone.
+    #[test]
+    fn a_handler_does_not_flush_for_the_code_below() {
+        static STILL_BLOCKED: AtomicBool = AtomicBool::new(false);
+        fn immediate(_: &Delivery<'_>) {
+            critical_with::<FullSyscall, _>(|_| ());
+            STILL_BLOCKED.store(sys::sigprocmask(How::Block, SigSet::EMPTY).contains(Signal::TTOU), Ordering::Relaxed);
+        }
+        // SAFETY: the handler touches a region of its own.
+        let registration = unsafe { Handler::new(immediate).immediate(true).install(Signal::WINCH).unwrap() };
+        let r = record();
+        let ours = SigSet::from(Signal::TTOU);
+        sys::sigprocmask(How::Block, ours);
+        r.added.store(ours.bits(), Ordering::Relaxed);
+        // SAFETY: the signal has a handler.
+        unsafe { libc::raise(libc::SIGWINCH) };
+        assert!(STILL_BLOCKED.load(Ordering::Relaxed));
+        assert_eq!(r.added.load(Ordering::Relaxed), ours.bits());
+        flush_if_outermost();
+        assert!(!sys::sigprocmask(How::Block, SigSet::EMPTY).contains(Signal::TTOU));
+        registration.remove().unwrap();
+    }
+}

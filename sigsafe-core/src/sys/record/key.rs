@@ -148,17 +148,28 @@ mod tests {
     }
 
     #[test]
-    fn the_last_destructors_of_a_thread_find_the_record_that_it_had() {
-        static SAME: AtomicU32 = AtomicU32::new(0);
-        struct Late(usize);
-        impl Drop for Late {
-            fn drop(&mut self) {
-                SAME.store((record_address().addr() == self.0).into(), Ordering::SeqCst);
-            }
+    fn the_destructors_of_later_keys_find_the_record_that_the_thread_had() {
+        /// A byte of the record that nothing uses where the record lives here.
+        const MARK: usize = RECORD_BYTES - 1;
+        static MARKED: AtomicU32 = AtomicU32::new(0);
+        extern "C" fn late(_: *mut c_void) {
+            // SAFETY: within this thread's record.
+            MARKED.store(u32::from(unsafe { record_address().add(MARK).read() }), Ordering::SeqCst);
         }
-        std::thread_local!(static LATE: core::cell::OnceCell<Late> = const { core::cell::OnceCell::new() });
-        let thread = std::thread::spawn(|| LATE.with(|late| late.set(Late(record_address().addr())).is_ok()));
-        assert!(thread.join().unwrap());
-        assert_eq!(SAME.load(Ordering::SeqCst), 1);
+        // Its key is the lower one, so that its destructor comes first.
+        record_address();
+        let mut later: libc::pthread_key_t = 0;
+        // SAFETY: writes a key on this stack.
+        assert_eq!(unsafe { libc::pthread_key_create(&raw mut later, Some(late)) }, 0);
+        std::thread::spawn(move || {
+            // SAFETY: within this thread's record; any value but null has the destructor called.
+            unsafe {
+                record_address().add(MARK).write(0x5A);
+                assert_eq!(libc::pthread_setspecific(later, (&raw const MARKED).cast()), 0);
+            }
+        })
+        .join()
+        .unwrap();
+        assert_eq!(MARKED.load(Ordering::SeqCst), 0x5A);
     }
 }
