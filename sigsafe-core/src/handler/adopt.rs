@@ -43,7 +43,9 @@ use crate::sys;
 /// What adoption cannot see: a library that *saves* the disposition and puts it back later puts ours back, and its own handler goes on
 /// being called; one that installs its handler anew takes it out from behind the trampoline, and the removal then says
 /// [`Replaced`](super::RemoveErrorKind::Replaced). So give a handler back before its library removes it, is unloaded, or changes it. A
-/// handler with `SA_RESETHAND` that installs itself again each time is adopted for one delivery.
+/// handler with `SA_RESETHAND` that installs itself again each time is adopted for one delivery. Give a handler of a real-time signal
+/// back when no other thread is about to leave a region that holds one back: the foreign handler may then be called once more, with
+/// a siginfo that says nothing.
 ///
 /// Async-signal safety: may be called from a handler. Cost: as [`Handler::install`]. A delivery costs no system call more than
 /// that of a managed handler with the same options.
