@@ -27,6 +27,7 @@ declare -A catches=(
   [unblocked-is-forgotten]="-p sigsafe-core --test mask what_is_unblocked_in_a_region_is_let_in_at_its_end"
   [temporary-mask-ignored]="-p sigsafe-core --test delivery a_temporary_mask_in_a_region_admits_a_signal_that_the_thread_had_blocked"
   [suspend-unannounced]="-p sigsafe-core --test suspend of_two_admitted_at_once_both_run"
+  [admitted-in-full-region]="-p sigsafe-core --test suspend a_full_mask_region_of_an_admitted_handler_blocks"
   [suspend-forgets-kept]="-p sigsafe-core --test suspend temporary_does_not_sleep_for_what_has_come"
   # capture
   [real-time-requeued]="-p sigsafe-core --test realtime a_stream_to_the_thread_is_complete_and_in_order"

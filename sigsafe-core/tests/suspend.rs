@@ -4,9 +4,10 @@ mod support;
 
 use std::ptr::null_mut;
 
-use sigsafe_core::{SigSet, Signal, critical, mask};
+use sigsafe_core::handler::{Delivery, Handler};
+use sigsafe_core::{FullSyscall, SigSet, Signal, critical, critical_with, mask};
 use support::send::{self, sigqueue_to, tgkill};
-use support::{Form, RT, SENT_FAULT, alone, kernel_mask, log, log_runs};
+use support::{Disposition, Form, RT, SENT_FAULT, alone, kernel_mask, log, log_runs};
 
 /// What waited before is handled by the call, in every form of region and outside.
 #[test]
@@ -106,14 +107,14 @@ fn what_the_mask_blocks_waits_on() {
 #[test]
 fn regions_of_an_admitted_handler_hold_back() {
     alone("regions_of_an_admitted_handler_hold_back", || {
-        fn handler(_: &sigsafe_core::handler::Delivery<'_>) {
+        fn handler(_: &Delivery<'_>) {
             critical(|_| {
                 tgkill(Signal::USR2);
                 log::note(1);
             });
             log::note(2);
         }
-        let _registration = support::manage(sigsafe_core::handler::Handler::new(handler), Signal::USR1);
+        let _registration = support::manage(Handler::new(handler), Signal::USR1);
         let _logged = log_runs(Signal::USR2);
         for form in Form::CAPTURING {
             form.run(|| {
@@ -124,6 +125,34 @@ fn regions_of_an_admitted_handler_hold_back() {
                 assert!(signals == [-1, -2] || signals == [-1, Signal::USR2.number(), -2], "{form:?}: {signals:?}");
             });
             log::take();
+        }
+    });
+}
+
+/// The mask that is in force is not that of the full-mask region below, so a full-mask region of the handler's blocks for itself.
+#[test]
+fn a_full_mask_region_of_an_admitted_handler_blocks() {
+    fn handler(_: &Delivery<'_>) {
+        critical_with::<FullSyscall, _>(|_| {
+            tgkill(Signal::USR2);
+            log::note(1);
+        });
+        log::note(2);
+    }
+    alone("a_full_mask_region_of_an_admitted_handler_blocks", || {
+        let _registration = support::manage(Handler::new(handler), Signal::USR1);
+        Disposition::plain().install(Signal::USR2);
+        for form in Form::ALL {
+            form.run(|| {
+                tgkill(Signal::USR1);
+                mask::suspend(SigSet::EMPTY);
+                log::note(3);
+            });
+            let signals = log::signals();
+            log::take();
+            assert_eq!(signals[0], -1, "{form:?}: {signals:?}");
+            assert_eq!(signals.iter().filter(|signal| **signal == Signal::USR2.number()).count(), 1, "{form:?}: {signals:?}");
+            assert_eq!((kernel_mask(), mask::pending()), (SigSet::EMPTY, SigSet::EMPTY), "{form:?}");
         }
     });
 }

@@ -110,6 +110,10 @@ pub(crate) unsafe fn run(
     if !mutant!("below-forgotten") {
         r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
     }
+    if phase & ADMITTING != 0 && !mutant!("admitted-in-full-region") {
+        // The temporary mask is in force, and not that of the full-mask region below: such a region of the handler's has to block.
+        put(&r.full, 0);
+    }
     put(&r.phase, 0);
     put(&r.handlers, handlers + 1);
     let waiting = waiting::pass_on(r);
