@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use sigsafe_core::handler::{Delivery, Handler};
-use sigsafe_core::{Signal, critical};
+use sigsafe_core::{SigSet, Signal, critical, mask};
 use support::{Form, RT, alone, log, log_runs, manage, send, spin_until};
 
 static PLACE: AtomicU64 = AtomicU64::new(0);
@@ -88,5 +88,32 @@ fn what_waited_in_the_kernel_has_no_program_counter() {
         });
         assert_eq!(log::take().len(), 2);
         assert_eq!(PLACE.load(Ordering::Relaxed), 0);
+    });
+}
+
+/// The one that the region captured has been taken, by waiting or under a temporary mask. The next of its number waited in the kernel.
+#[test]
+fn what_came_after_one_that_was_taken_has_no_program_counter() {
+    alone("what_came_after_one_that_was_taken_has_no_program_counter", || {
+        for signal in [Signal::USR1, RT] {
+            let registration = manage(Handler::new(note_place), signal);
+            for by_waiting in [true, false] {
+                critical(|_| {
+                    send::tgkill(signal);
+                    if by_waiting {
+                        assert_eq!(mask::wait(signal.into()).signal(), signal);
+                    } else {
+                        mask::suspend(SigSet::EMPTY);
+                        assert_eq!(log::take().len(), 1);
+                    }
+                    PLACE.store(1, Ordering::Relaxed);
+                    send::tgkill(signal);
+                    assert_eq!(log::count(), 0);
+                });
+                assert_eq!(log::take().len(), 1);
+                assert_eq!(PLACE.load(Ordering::Relaxed), 0, "{signal}, by waiting: {by_waiting}");
+            }
+            registration.remove().unwrap();
+        }
     });
 }

@@ -117,11 +117,11 @@ pub(crate) unsafe fn run(
     put(&r.phase, 0);
     put(&r.handlers, handlers + 1);
     let waiting = waiting::pass_on(r);
-    let mut place = None;
     if deferred {
         r.deferrals.fetch_add(1, Ordering::Relaxed);
-        place = take_place(r, signal);
     }
+    // Also where a temporary mask lets in what the region had captured: the next of its number arrived elsewhere.
+    let place = if raised { None } else { take_place(r, signal).filter(|_| deferred) };
     let captured_at = r.captured_at.load(Ordering::Relaxed);
     r.captured_at.store(0, Ordering::Relaxed);
     fence();

@@ -4,6 +4,8 @@ use core::mem::MaybeUninit;
 use core::time::Duration;
 
 use super::editable;
+#[cfg(deferral)]
+use crate::defer::capture::take_place;
 use crate::defer::order::{Received, receive, settle};
 use crate::record::{ThreadRecord, record};
 use crate::siginfo::SigInfo;
@@ -52,6 +54,11 @@ fn take(set: SigSet, timeout: Option<Duration>) -> Option<SigInfo> {
     let before = sys::sigprocmask(How::Block, set);
     // SIGNAL: nothing of `set` is captured from here on.
     let info = take_blocked(r, set, timeout);
+    #[cfg(deferral)]
+    if let Some(info) = &info {
+        // The next of its number arrived elsewhere.
+        take_place(r, info.signal());
+    }
     let opened = set.difference(before);
     if !opened.is_empty() {
         // SIGNAL: in a region a signal of `set` is captured as ever from here on.
