@@ -96,3 +96,30 @@ fn a_handler_called_by_the_exit_itself_may_use_regions() {
         }
     });
 }
+
+/// The kernel refuses the token of one real-time signal, so that no further ones are asked for: another's order holds all the same.
+#[test]
+fn a_refused_token_leaves_other_streams_in_order() {
+    alone("a_refused_token_leaves_other_streams_in_order", || {
+        let other = Signal::new(RT.number() + 1).unwrap();
+        // Its handler lets nothing of the other in.
+        let _registrations = [manage(Handler::new(log::record).mask(SigSet::FULL), RT), log_runs(other)];
+        seccomp::refuse_queueing(RT);
+        for suspended in [false, true] {
+            critical(|_| {
+                send::kill(RT);
+                // Foreign code unblocks it in the region, so that it is captured as well.
+                support::raw_mask(libc::SIG_UNBLOCK, other.into());
+                send::sigqueue_to(send::thread(), other, 1);
+                send::sigqueue_to(send::thread(), other, 2);
+                assert_eq!(log::count(), 0);
+                if suspended {
+                    mask::suspend(SigSet::EMPTY);
+                }
+            });
+            let rows = log::take();
+            let values: Vec<i32> = rows.iter().filter(|row| row.signal == other.number()).map(log::Row::value).collect();
+            assert_eq!((rows.len(), values), (3, vec![1, 2]), "suspended: {suspended}");
+        }
+    });
+}

@@ -165,7 +165,8 @@ pub(crate) fn release_for(r: &ThreadRecord, mask: SigSet) -> bool {
     let mut ran = false;
     // A fault that somebody sent is not blocked, so it is delivered before the call returns; SIGCONT would discard stops.
     while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !mask.contains(signal)) {
-        let in_kernel = signal != Signal::CONT && requeue(process, signal, &kept);
+        // What is left of the real-time signals is what the kernel has refused a token for. Given back, it would stand behind later ones.
+        let in_kernel = signal != Signal::CONT && !signal.is_real_time() && requeue(process, signal, &kept);
         if !in_kernel {
             dispatch(r, signal, &mut kept, mask);
         }

@@ -2,6 +2,8 @@
 
 use std::mem::offset_of;
 
+use sigsafe_core::Signal;
+
 /// What becomes of the system call.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
@@ -25,6 +27,26 @@ pub fn install(filter: Filter, system_call: libc::c_long) {
         statement(libc::BPF_RET | libc::BPF_K, action),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ];
+    load(&program);
+}
+
+/// Refuses `rt_tgsigqueueinfo` of one signal with `EPERM`.
+pub fn refuse_queueing(signal: Signal) {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let equal = |k: u32, else_skip: u8| libc::sock_filter { jf: else_skip, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k) };
+    // The low half of the third argument.
+    let number = offset_of!(libc::seccomp_data, args) + 2 * size_of::<u64>();
+    load(&[
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset_of!(libc::seccomp_data, nr) as u32),
+        equal(libc::SYS_rt_tgsigqueueinfo as u32, 3),
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number as u32),
+        equal(signal.number() as u32, 1),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+fn load(program: &[libc::sock_filter]) {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     // SAFETY: the call takes no pointer.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
