@@ -204,3 +204,21 @@ fn a_call_that_panics_ends_the_announcement() {
         assert_eq!(log::count(), 1);
     });
 }
+
+/// A fault that was sent, is kept, and has been blocked since by the thread itself: the call lets it in, and does not return without.
+#[test]
+fn suspend_admits_a_sent_fault_that_was_blocked_since() {
+    alone("suspend_admits_a_sent_fault_that_was_blocked_since", || {
+        let _registration = log_runs(SENT_FAULT);
+        for form in Form::ALL {
+            form.run(|| {
+                tgkill(SENT_FAULT);
+                mask::block(SENT_FAULT.into());
+                assert_eq!(log::count(), 0, "{form:?}");
+                mask::suspend(SigSet::EMPTY);
+                assert_eq!(log::take().len(), 1, "{form:?}");
+                mask::unblock(SENT_FAULT.into());
+            });
+        }
+    });
+}

@@ -170,7 +170,8 @@ pub(crate) fn release_for(r: &ThreadRecord, mask: SigSet) -> bool {
         if !in_kernel {
             dispatch(r, signal, &mut kept, mask);
         }
-        ran |= !in_kernel || !policy::may_block(signal);
+        // The thread itself may have blocked a fault: then the call lets it in.
+        ran |= !(in_kernel && blocked_now().contains(signal));
     }
     ran
 }
