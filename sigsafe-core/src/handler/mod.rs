@@ -127,7 +127,8 @@ impl Handler {
     }
 
     /// Whether the handler runs at once even in a critical region. Its author vouches that it touches nothing that a region
-    /// protects; meant for profilers that want the interrupted program counter. It may use regions of its own. Each run in a region costs two
+    /// protects; meant for profilers that want the interrupted registers (for the program counter alone,
+    /// [`Delivery::program_counter`] does without). It may use regions of its own. Each run in a region costs two
     /// system calls: what it leaves behind waits, blocked, for the region's end.
     pub const fn immediate(self, on: bool) -> Handler {
         Handler { immediate: on, ..self }
@@ -146,10 +147,11 @@ impl Handler {
     ///
     /// # Safety
     ///
-    /// From now on the handler may run between any two instructions of any thread that does not block the signal and is not in a
-    /// critical region (with [`immediate`](Handler::immediate): also in one). So it may touch atomics, what is only touched in
-    /// regions, sigsafe's locks and allocators, and nothing else that the interrupted code may be in the middle of. It must
-    /// return (no `longjmp`), must not leave a guard of a region alive behind it, and must not drop one that it has not made.
+    /// From now on the handler may run between any two instructions of any thread that does not block the signal and is not in a critical
+    /// region (with [`immediate`](Handler::immediate), and for faults that are raised and SIGABRT of this process: also in one; see
+    /// [`in_region`](crate::in_region)). So it may touch atomics, what is only touched in regions, sigsafe's locks and allocators, and
+    /// nothing else that the interrupted code may be in the middle of. It must return (no `longjmp`), must not leave a guard of a region
+    /// alive behind it, and must not drop one that it has not made.
     pub unsafe fn install(self, signal: Signal) -> Result<Registration, InstallError> {
         catchable(signal)?;
         let entry = table::push(signal, self).map_err(|error| InstallError::from_change(error, signal))?;
@@ -267,8 +269,8 @@ impl Delivery<'_> {
     /// The machine context of the interrupted code, the kernel's own: what is written to it takes effect as the handler returns.
     ///
     /// For a deferred delivery that is the end of the region, not the instruction at which the signal first arrived. `None` where
-    /// there is no interrupted code: job-control signals held back by a region, and those that the kernel refused to queue again
-    /// (`RLIMIT_SIGPENDING`), are dispatched by the region's exit.
+    /// there is no interrupted code: a SIGCONT that a region has held back, and signals that the kernel refused to queue again (a sandbox,
+    /// `RLIMIT_SIGPENDING`), are dispatched by the region's exit.
     #[doc(alias = "uc_mcontext")]
     pub fn ucontext(&self) -> Option<NonNull<libc::ucontext_t>> {
         self.context

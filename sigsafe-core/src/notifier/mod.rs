@@ -65,8 +65,8 @@
 //! # Cost
 //!
 //! A handshake: subscribing and unsubscribing wait for the notifier's thread, and so for the callback that it is running. There are some
-//! ten system calls on either side of it. A signal costs its taker two system calls in the handler, the notifier one for each batch, and one for each
-//! receiver.
+//! ten system calls on either side of it. A signal costs its taker two system calls in the handler, the notifier three for each batch, and
+//! one for each receiver.
 
 mod error;
 mod handle;

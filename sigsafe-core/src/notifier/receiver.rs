@@ -49,7 +49,7 @@ impl Drop for Queue {
 }
 
 impl Receiver {
-    /// Subscribes `signals`, in force when this returns, with room for `capacity` notifications.
+    /// Subscribes `signals`, in force when this returns, with room for `capacity` notifications. With a capacity of zero all are lost.
     ///
     /// Async-signal safety: not to be called from a handler. Cost: the handshake of [the module](super#cost), and five system calls for
     /// the queue.
@@ -88,7 +88,7 @@ impl Receiver {
     ///
     /// Not for a callback of this module: it would wait for its own thread.
     ///
-    /// Async-signal safety: not to be called from a handler. Cost: two system calls, three more each time that it waits.
+    /// Async-signal safety: not to be called from a handler. Cost: two system calls, four more each time that it waits.
     #[doc(alias = "sigwaitinfo")]
     pub fn recv(&self) -> Option<SigInfo> {
         self.receive(|| None, || false)
@@ -96,7 +96,8 @@ impl Receiver {
 
     /// Waits for a notification, at most for `limit`, which is rounded up to milliseconds.
     ///
-    /// Async-signal safety: not to be called from a handler. Cost: two system calls, five more each time that it waits.
+    /// Async-signal safety: not to be called from a handler. Cost: two system calls, four more each time that it waits, and
+    /// readings of the clock.
     #[doc(alias = "sigtimedwait")]
     pub fn recv_timeout(&self, limit: Duration) -> Option<SigInfo> {
         let start = now();

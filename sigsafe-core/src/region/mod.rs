@@ -29,7 +29,7 @@ pub use full::FullSyscall;
 pub type DefaultBackend = DeferredCounter;
 
 /// What regions use unless another backend is named: [`DeferredCounter`] where there is one (Linux on x86_64 and aarch64,
-/// DragonFly), and [`FullSyscall`] here and elsewhere, at its price of two system calls a region.
+/// DragonFly), and [`FullSyscall`] elsewhere, so here too, at its price of two system calls a region.
 #[cfg(not(any(deferral, target_os = "dragonfly")))]
 pub type DefaultBackend = FullSyscall;
 
