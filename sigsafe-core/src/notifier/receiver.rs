@@ -20,6 +20,9 @@ use crate::sigset::SigSet;
 /// Its descriptor is readable while something is queued: it may be given to `poll`, `epoll` or `kqueue`, and must be read by these
 /// methods alone. Several threads may receive; each notification goes to one of them. Dropping it ends the subscription.
 ///
+/// A thread that has the signal unblocked may be the one to take it, also while it sleeps in `poll`: that call then ends with `EINTR`,
+/// and the next one finds the descriptor readable. Block the signal on that thread, or repeat the call.
+///
 /// A copy in the child of a fork receives nothing. It may be dropped.
 ///
 /// ```
