@@ -143,7 +143,7 @@ pub(crate) unsafe fn run(
     }
 
     fence();
-    if isolate && !mutant!("handler-returns-open") {
+    if isolate {
         // A capture between putting `added` back and the return would add what is blocked only in this context, which is about
         // to end, and the code below would then unblock what the thread had blocked itself. So nothing is captured from here on.
         sys::sigprocmask(How::Block, policy::deferrable());
