@@ -111,6 +111,32 @@ fn the_mask_of_a_vfork_child_is_its_own() {
     });
 }
 
+/// Neither is what it changes by this crate's functions, where the region that holds back is its parent's.
+#[test]
+fn mask_operations_of_a_vfork_child_leave_its_parent_s_region_alone() {
+    alone("mask_operations_of_a_vfork_child_leave_its_parent_s_region_alone", || {
+        log_runs(Signal::USR1);
+        mask::block(Signal::USR2.into());
+        let operations: [fn(); 4] = [
+            || _ = mask::block(Signal::USR1.into()),
+            || _ = mask::set(SigSet::FULL),
+            || _ = mask::set(SigSet::EMPTY),
+            || _ = mask::unblock(Signal::USR2.into()),
+        ];
+        for operation in operations {
+            for form in Form::ALL {
+                let child = form.run(|| {
+                    send::tgkill(Signal::USR1);
+                    vfork_child(operation)
+                });
+                assert_eq!(log::take().len(), 1, "{form:?}");
+                assert_eq!(kernel_mask(), Signal::USR2.into(), "{form:?}");
+                expect_success(child);
+            }
+        }
+    });
+}
+
 #[test]
 fn a_program_started_in_a_region_leaves_what_that_holds_back() {
     alone("a_program_started_in_a_region_leaves_what_that_holds_back", || {

@@ -2,7 +2,8 @@
 //!
 //! In a critical region the kernel's mask may hold more than that: signals that the region holds back. These functions speak of the
 //! logical mask, without them, and keep the two apart: a signal blocked here in a region is still blocked after it; one unblocked in
-//! a region is let in when the region ends. libc's `pthread_sigmask` in a region sees and edits the kernel's mask.
+//! a region is let in when the region ends. libc's `pthread_sigmask` in a region sees and edits the kernel's mask. Where a region holds
+//! something back, a change costs up to two system calls more.
 //!
 //! SIGKILL, SIGSTOP and libc's own signals are silently left out of every set, as POSIX and libc have it.
 
@@ -16,7 +17,7 @@ use core::sync::atomic::Ordering;
 
 use crate::defer::flush::flush_if_outermost;
 use crate::defer::order::settle;
-use crate::defer::policy;
+use crate::defer::{policy, vfork};
 use crate::record::{ThreadRecord, record};
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
@@ -30,8 +31,19 @@ fn held_back(r: &ThreadRecord) -> SigSet {
     SigSet::from_bits(r.added.load(Ordering::Relaxed) | r.below.load(Ordering::Relaxed))
 }
 
+/// Whether the record is that of a parent whose memory this process shares (vfork): its region is to unblock what it blocked, whatever
+/// is done to the mask here.
+#[cold]
+fn is_the_parents() -> bool {
+    vfork::is_child(sys::process_id())
+}
+
 /// The thread itself blocks `set` from now on. Returns what was held back before.
 fn take_over(r: &ThreadRecord, set: SigSet) -> SigSet {
+    let before = held_back(r);
+    if !before.intersection(set).is_empty() && is_the_parents() {
+        return before;
+    }
     // One instruction each: a capture between a load and a store would be forgotten.
     let others = if mutant!("blocked-is-forgotten") { !0 } else { !set.bits() };
     SigSet::from_bits(r.added.fetch_and(others, Ordering::Relaxed) | r.below.fetch_and(others, Ordering::Relaxed))
@@ -39,8 +51,9 @@ fn take_over(r: &ThreadRecord, set: SigSet) -> SigSet {
 
 /// In a region: what is blocked and deferrable becomes the region's to unblock.
 fn let_in_later(r: &ThreadRecord, blocked: SigSet) {
-    if !mutant!("unblocked-is-forgotten") {
-        r.added.fetch_or(blocked.intersection(policy::deferrable()).bits(), Ordering::Relaxed);
+    let blocked = blocked.intersection(policy::deferrable());
+    if !blocked.is_empty() && !mutant!("unblocked-is-forgotten") && !is_the_parents() {
+        r.added.fetch_or(blocked.bits(), Ordering::Relaxed);
     }
 }
 
