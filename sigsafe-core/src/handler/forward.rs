@@ -18,7 +18,7 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 use super::Delivery;
-use super::entry::{Below, Entry};
+use super::entry::{Below, Entry, REMOVED};
 use super::table;
 use crate::crash::crash;
 use crate::defer::policy;
@@ -88,6 +88,19 @@ impl Delivery<'_> {
         let errno = sys::errno();
         self.to(self.entry.next());
         sys::set_errno(errno);
+    }
+
+    /// Whether this handler has been removed since the kernel chose it for this delivery.
+    pub(crate) fn is_late(&self) -> bool {
+        self.entry.is(REMOVED)
+    }
+
+    /// [`forward`](Delivery::forward) for such a delivery: to a handler, but not to the default action. The signal came before that was in
+    /// force again.
+    pub(crate) fn forward_late(&self) {
+        if !matches!(self.entry.next(), Below::Foreign(action) if action.sa_sigaction == libc::SIG_DFL) {
+            self.forward();
+        }
     }
 
     fn to(&self, below: Below) {

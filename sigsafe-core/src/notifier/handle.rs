@@ -71,6 +71,15 @@ impl Handle {
 
     /// Has the notifier's thread make the change, and waits until it is in force.
     fn change(&self, enable: SigSet, disable: SigSet) -> Result<(), NotifyError> {
+        if !disable.is_empty() {
+            // First what waits is let in. What the kernel gives to this thread meanwhile is handled as this returns, and so before the
+            // handler is removed: whatever this thread has sent before is the subscriber's.
+            self.request(SigSet::EMPTY, SigSet::EMPTY)?;
+        }
+        self.request(enable, disable)
+    }
+
+    fn request(&self, enable: SigSet, disable: SigSet) -> Result<(), NotifyError> {
         let (state, node) = (self.state, self.node);
         if !self.is_ours() {
             return Err(NotifyError::Forked);

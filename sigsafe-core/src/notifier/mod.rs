@@ -33,8 +33,8 @@
 //! Subscribing (`new`, `enable`) returns when the handler is installed and the notifier lets the signal in as soon as it waits: a signal
 //! that is sent after that is delivered. Unsubscribing (`disable`, and dropping) returns when the notifier blocks the signal, the
 //! disposition from before the first subscription is back (ignored, default, or somebody's handler, with its flags and mask), what was sent
-//! until then has been delivered, and no callback of this subscription for it runs or will run. A signal that a thread takes just then
-//! reaches the subscription, or what was there before it. Of a real-time signal that waits because everybody has it blocked, one instance is
+//! until then has been delivered, and no callback of this subscription for it runs or will run. A signal that another
+//! thread takes just then reaches the subscription or the handler before it, or is dropped if that was the default action. Of a real-time signal that waits because everybody has it blocked, one instance is
 //! delivered and the others go on waiting. Where another handler was installed over the notifier's in the meantime, that one stays.
 //!
 //! While it is subscribed, SIGCHLD is neither ignored nor installed with `SA_NOCLDWAIT`, whatever it was before: children wait to be reaped.

@@ -20,7 +20,8 @@ pub(super) const HANDLER: Handler = Handler::new(relay).immediate(true).mask(Sig
 fn relay(delivery: &Delivery<'_>) {
     let signal = delivery.signal();
     // In the child of a fork there is no state, or one of its own: the parent's subscribers do not hear of the child's signals.
-    let taken = state::existing().is_some_and(|state| {
+    let state = state::existing();
+    let taken = state.is_some_and(|state| {
         let relaying = &state.relaying[signal.number() as usize - 1];
         // Partner: `settle`, which clears the bit of `subscribed` and then waits for this counter. Either this sees the bit
         // cleared or that sees the count.
@@ -33,8 +34,13 @@ fn relay(delivery: &Delivery<'_>) {
         subscribed
     });
     if !taken && !mutant!("relay-swallows") {
-        // Whoever was here before us: also for a delivery that began before the subscription ended.
-        delivery.forward();
+        // Whoever was here before us. Where the subscription has ended since the kernel chose this handler, that must not be the default
+        // action: the signal was sent before that came back.
+        if state.is_some() && delivery.is_late() {
+            delivery.forward_late();
+        } else {
+            delivery.forward();
+        }
     }
 }
 

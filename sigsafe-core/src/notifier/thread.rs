@@ -159,8 +159,9 @@ pub(super) fn change(
     let others = locked.nodes().filter(|other| !ptr::eq(*other, node));
     let wanted = others.fold(after, |set, other| set.union(other.signals()));
     if drain {
-        // What everybody has blocked and was sent before this is the subscriber's.
-        for signal in disable.intersection(before).intersection(mask::pending()) {
+        // What everybody has blocked and was sent before this is the subscriber's. A request that changes nothing is for this alone.
+        let ending = if enable.is_empty() && disable.is_empty() { before } else { disable.intersection(before) };
+        for signal in ending.intersection(mask::pending()) {
             admit(SigSet::SYNCHRONOUS.with(signal).complement());
         }
     }
