@@ -110,8 +110,8 @@ pub(crate) unsafe fn run(
     if !mutant!("below-forgotten") {
         r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
     }
-    if phase & ADMITTING != 0 && !mutant!("admitted-in-full-region") {
-        // The temporary mask is in force, and not that of the full-mask region below: such a region of the handler's has to block.
+    if full != 0 && phase & ADMITTING != 0 && !mutant!("admitted-in-full-region") && temporary_in_force() {
+        // So that of the full-mask region below is not: such a region of the handler's has to block.
         put(&r.full, 0);
     }
     put(&r.phase, 0);
@@ -172,6 +172,13 @@ pub(crate) unsafe fn run(
             flush(r);
         }
     }
+}
+
+/// Whether the temporary mask that is announced is in force already. Before, everything deferrable is blocked, and a handler that
+/// let it in would have the call wait for what has come.
+#[cold]
+fn temporary_in_force() -> bool {
+    !policy::deferrable().is_subset(sys::sigprocmask(How::Block, SigSet::EMPTY))
 }
 
 /// A panic in the handler aborts here: it must unwind neither into the kernel's frame nor into an exit that dispatches.
