@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::fmt::Debug;
 use std::mem::zeroed;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -91,9 +92,10 @@ impl Tracer {
             request(libc::PTRACE_TRACEME, 0, 0, 0);
             // SAFETY: stops for the tracer.
             unsafe { libc::raise(libc::SIGSTOP) };
-            tracee(script);
+            // A panic must not end this thread alone: it is the process's only one, and its status would be 0.
+            let failed = catch_unwind(AssertUnwindSafe(|| tracee(script))).is_err();
             // SAFETY: the process ends here, without the parent's exit handlers.
-            unsafe { libc::_exit(0) };
+            unsafe { libc::_exit(c_int::from(failed)) };
         }
         assert!(pid > 0, "fork");
         let main = Thread { id: pid, active: false, attached: true };
