@@ -63,7 +63,8 @@ tests mask a_real_fault_whose_signal_is_kept_is_handled_at_once a_signal_held_ba
   a_signal_held_back_then_blocked_is_let_in_by_a_foreign_unblock blocked_and_unblocked_again_in_one_region_is_let_in_at_its_end \
   mask_changes_of_a_handler_end_with_it pending_sees_what_a_region_holds_back
 tests wait unblocked_signals_are_taken_and_stay_unblocked
-tests suspend suspend_admits_what_a_region_holds_back temporary_does_not_sleep_for_what_has_come
+tests suspend suspend_admits_what_a_region_holds_back suspend_admits_a_sent_fault_that_was_blocked_since \
+  temporary_does_not_sleep_for_what_has_come
 tests registration none
 tests attach attaching_leaves_libc_s_own_signals_as_they_are
 # (This one's signal may also reach the test runner's own thread, which it does not count on.)
