@@ -180,9 +180,7 @@ fn a_stream_that_fills_the_kernel_s_queue_is_complete_and_in_order() {
         let target = send::thread();
         let captures = receive(1, 20_000, 100, |signal, value| try_sigqueue_to(target, signal, value));
         assert!(captures > 200, "only {captures}");
-        // With one processor the sender does not run while an exit queues its tokens, and finds the queue full itself.
-        let one_processor = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
-        assert!(one_processor || WITHOUT_CONTEXT.load(Ordering::Relaxed) > 0, "no token was refused");
+        assert!(WITHOUT_CONTEXT.load(Ordering::Relaxed) > 0, "no token was refused");
     });
 }
 

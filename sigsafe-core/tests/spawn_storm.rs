@@ -90,9 +90,8 @@ fn storm(create: impl Fn()) {
         (RUNS.load(Ordering::Relaxed), OFF_STACK.load(Ordering::Relaxed), WRONG_MASK.load(Ordering::Relaxed));
     println!("{runs} handler runs on new threads");
     assert_eq!((off_stack, wrong_mask), (0, 0), "handler runs off the alternate stack, and with another mask");
-    // Otherwise there was no storm. With one processor the sender runs between two creations only, and seldom meets a new thread.
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    assert!(runs > if processors > 1 { 100 } else { 3 }, "{runs} handler runs on new threads, {processors} processors");
+    // Otherwise there was no storm.
+    assert!(runs > 100, "{runs} handler runs on new threads");
 }
 
 #[test]
