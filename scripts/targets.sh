@@ -14,14 +14,14 @@ cd "$(dirname "$0")/.."
 
 crates=(-p sigsafe-core -p sigsafe-alloc -p sigsafe-mutex)
 
-# What does not run on aarch64 under qemu-user, and why: test file and test. All others run. Each is tried all the same, and what it did is printed:
-# some pass at times. Beside it: the sweeps, which step by x86_64's trap flag, are not even compiled; where
+# What does not run on aarch64 under qemu-user, and why: test file and test. All others run. Each is tried all the same: one that passes is
+# an error, so that the list stays short, unless its reason says that qemu fails it at times. Beside it: the sweeps, which step by x86_64's trap flag, are not even compiled; where
 # tests send a fault's signal, an emulated build sends SIGFPE for SIGSEGV, which qemu needs for itself (SENT_FAULT); the order in
 # which aarch64 makes stores visible is that of the machine that emulates it.
 no_rt='qemu keeps the last real-time signals for itself, so that no mask is full'
-no_fault='qemu loses the signal of a fault that is sent to the process and blocked'
+no_fault='at times: qemu loses the signal of a fault that is sent to the process and blocked'
 host_calls='the test reads the number of a system call in /proc, which is that of the machine'
-twice='qemu reads a disposition twice: where the default action replaces a handler in between, it calls address 0'
+twice='at times: qemu reads a disposition twice: where the default action replaces a handler in between, it calls address 0'
 declare -A left_out=(
   ['contention removal_while_signals_arrive_on_other_threads']=$twice
   ['mask what_cannot_be_blocked_is_passed_over_in_silence']=$no_rt
@@ -116,7 +116,9 @@ try_left_out() {
     printf 'there is no test %s %s\n' "$1" "$2"
     return 1
   elif grep -q "^test $2 \.\.\. ok" <<<"$output"; then
-    printf 'left out, and passed this time: %s %s (%s)\n' "$1" "$2" "$3"
+    [[ $3 == 'at times:'* ]] && printf 'left out, and passed this time: %s %s (%s)\n' "$1" "$2" "$3" && return
+    printf 'to be taken out of the list, since it passes: %s %s (%s)\n' "$1" "$2" "$3"
+    return 1
   else
     printf 'left out: %s %s: %s\n' "$1" "$2" "$3"
   fi
