@@ -32,6 +32,8 @@ static OUT_OF_ORDER: AtomicUsize = AtomicUsize::new(0);
 static WITHOUT_CONTEXT: AtomicUsize = AtomicUsize::new(0);
 /// Nothing more will come.
 static SENT: AtomicBool = AtomicBool::new(false);
+/// How often the sender has looked in vain for room: in the kernel's queue, or in its lead.
+static HELD_UP: AtomicUsize = AtomicUsize::new(0);
 static IN_A_REGION: AtomicBool = AtomicBool::new(false);
 
 fn value_in(info: &libc::siginfo_t) -> u32 {
@@ -74,6 +76,16 @@ impl Random {
     }
 }
 
+fn spin_until_room(mut room: impl FnMut() -> bool) {
+    support::spin_until(|| {
+        let room = room();
+        if !room {
+            HELD_UP.fetch_add(1, Ordering::Relaxed);
+        }
+        room
+    });
+}
+
 /// Sends `count` values on each of the streams, never more than a random number below `ahead` before the receiver.
 fn send_all(streams: usize, count: u32, ahead: u64, queue: &(impl Fn(Signal, i32) -> bool + Sync)) {
     mask::block(SigSet::FULL);
@@ -81,16 +93,25 @@ fn send_all(streams: usize, count: u32, ahead: u64, queue: &(impl Fn(Signal, i32
     for value in 0..count {
         for (stream, signal) in SIGNALS.into_iter().enumerate().take(streams) {
             let lead = 1 + random.below(ahead) as u32;
-            support::spin_until(|| value < handled(stream) + lead);
+            spin_until_room(|| value < handled(stream) + lead);
             // Refused while the kernel's queue is full.
-            support::spin_until(|| queue(signal, value as i32));
+            spin_until_room(|| queue(signal, value as i32));
         }
     }
     SENT.store(true, Ordering::Relaxed);
 }
 
+/// When the receiver leaves a region in which it has captured a signal.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Leave {
+    /// At any time: others are on their way.
+    AtAnyTime,
+    /// Every other time when the sender has found no room.
+    OftenWhenFull,
+}
+
 /// Receives the streams in regions. Returns how many regions captured a signal.
-fn receive(streams: usize, count: u32, ahead: u64, queue: impl Fn(Signal, i32) -> bool + Sync) -> u32 {
+fn receive(streams: usize, count: u32, ahead: u64, leave: Leave, queue: impl Fn(Signal, i32) -> bool + Sync) -> u32 {
     SIGNALS.into_iter().for_each(|signal| _ = manage(Handler::new(expect_next), signal));
     let before = kernel_mask();
     let mut random = Random(0x5ee5);
@@ -104,6 +125,10 @@ fn receive(streams: usize, count: u32, ahead: u64, queue: impl Fn(Signal, i32) -
                 let handled_before = [handled(0), handled(1)];
                 // Until one has been captured; then a while longer, so that the exit comes while others are on their way.
                 support::spin_until(|| !mask::pending().is_empty() || SENT.load(Ordering::Relaxed));
+                if leave == Leave::OftenWhenFull && random.below(2) == 0 {
+                    let before = HELD_UP.load(Ordering::Relaxed);
+                    support::spin_until(|| HELD_UP.load(Ordering::Relaxed) != before || SENT.load(Ordering::Relaxed));
+                }
                 for _ in 0..random.below(3000) {
                     std::hint::spin_loop();
                 }
@@ -133,7 +158,7 @@ fn assert_every_frame_is_the_kernel_s() {
 fn a_stream_to_the_thread_is_complete_and_in_order() {
     alone_within("a_stream_to_the_thread_is_complete_and_in_order", LIMIT, || {
         let target = send::thread();
-        let captures = receive(1, 100_000, 64, |signal, value| try_sigqueue_to(target, signal, value));
+        let captures = receive(1, 100_000, 64, Leave::AtAnyTime, |signal, value| try_sigqueue_to(target, signal, value));
         assert!(captures > 2000, "only {captures}");
         assert_every_frame_is_the_kernel_s();
     });
@@ -142,7 +167,7 @@ fn a_stream_to_the_thread_is_complete_and_in_order() {
 #[test]
 fn a_stream_to_the_process_is_complete_and_in_order() {
     alone_within("a_stream_to_the_process_is_complete_and_in_order", LIMIT, || {
-        let captures = receive(1, 100_000, 64, try_sigqueue);
+        let captures = receive(1, 100_000, 64, Leave::AtAnyTime, try_sigqueue);
         assert!(captures > 2000, "only {captures}");
         assert_every_frame_is_the_kernel_s();
     });
@@ -152,15 +177,9 @@ fn a_stream_to_the_process_is_complete_and_in_order() {
 fn two_streams_are_each_complete_and_in_order() {
     alone_within("two_streams_are_each_complete_and_in_order", LIMIT, || {
         let target = send::thread();
-        let captures =
-            receive(
-                2,
-                20_000,
-                32,
-                |signal, value| {
-                    if signal == SIGNALS[0] { try_sigqueue_to(target, signal, value) } else { try_sigqueue(signal, value) }
-                },
-            );
+        let captures = receive(2, 20_000, 32, Leave::AtAnyTime, |signal, value| {
+            if signal == SIGNALS[0] { try_sigqueue_to(target, signal, value) } else { try_sigqueue(signal, value) }
+        });
         assert!(captures > 500, "only {captures}");
         assert_every_frame_is_the_kernel_s();
     });
@@ -178,7 +197,7 @@ fn a_stream_that_fills_the_kernel_s_queue_is_complete_and_in_order() {
         // SAFETY: as above.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const limit) }, 0);
         let target = send::thread();
-        let captures = receive(1, 20_000, 100, |signal, value| try_sigqueue_to(target, signal, value));
+        let captures = receive(1, 20_000, 100, Leave::OftenWhenFull, |signal, value| try_sigqueue_to(target, signal, value));
         assert!(captures > 200, "only {captures}");
         assert!(WITHOUT_CONTEXT.load(Ordering::Relaxed) > 0, "no token was refused");
     });

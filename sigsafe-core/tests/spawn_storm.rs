@@ -1,7 +1,8 @@
 //! Thread creation under a storm of SIGPROF: no handler runs on a new thread before its alternate stack and its mask are in place.
 //!
 //! SIGPROF comes to new threads from their first instruction on: another thread of the process keeps sending it to the thread ids that
-//! the kernel is about to give out. An interval timer adds what profilers do. The handler, which runs on every thread, checks where
+//! the kernel is about to give out, and the creator sends it as soon as it has made one, which with one processor is before that thread
+//! has run. An interval timer adds what profilers do. The handler, which runs on every thread, checks where
 //! it runs and what it has interrupted.
 
 mod support;
@@ -52,18 +53,25 @@ fn live() {
     }
 }
 
-/// The sender's loop. Ids that are nobody's, or another process's, are refused by the kernel.
-fn send_to_new_threads() {
+/// Sends to the ids that follow that of the last thread which has run. Those that are nobody's, or another process's, are refused by the
+/// kernel.
+fn send_to_newest() {
     let process = send::process();
-    while !STOP.load(Ordering::Relaxed) {
-        let last = LAST_CHILD.load(Ordering::Relaxed);
-        for thread in last + 1..last + 33 {
-            // SAFETY: the call takes no pointer.
-            unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGPROF) };
-        }
+    let last = LAST_CHILD.load(Ordering::Relaxed);
+    for thread in last + 1..last + 33 {
+        // SAFETY: the call takes no pointer.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGPROF) };
     }
 }
 
+/// The sender's loop.
+fn send_to_new_threads() {
+    while !STOP.load(Ordering::Relaxed) {
+        send_to_newest();
+    }
+}
+
+/// `create` makes a thread, sends to it, and waits for its end.
 fn storm(create: impl Fn()) {
     manage(Handler::new(check).on_stack(true).restart(true), Signal::PROF);
     raw_mask(libc::SIG_SETMASK, MASK.with(Signal::PROF));
@@ -97,7 +105,11 @@ fn storm(create: impl Fn()) {
 #[test]
 fn no_handler_runs_on_a_new_thread_before_its_stack_and_mask_are_in_place() {
     alone("no_handler_runs_on_a_new_thread_before_its_stack_and_mask_are_in_place", || {
-        storm(|| thread::spawn(live).unwrap().join().unwrap());
+        storm(|| {
+            let thread = thread::spawn(live).unwrap();
+            send_to_newest();
+            thread.join().unwrap();
+        });
     });
 }
 
@@ -112,6 +124,7 @@ fn no_handler_runs_on_a_new_raw_thread_before_its_stack_and_mask_are_in_place() 
         storm(|| {
             // SAFETY: the routine returns and takes no argument.
             let thread = unsafe { thread::spawn_raw(start, null_mut(), None) }.unwrap();
+            send_to_newest();
             // SAFETY: joined once.
             assert_eq!(unsafe { libc::pthread_join(thread, null_mut()) }, 0);
         });
