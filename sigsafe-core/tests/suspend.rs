@@ -7,7 +7,7 @@ use std::ptr::null_mut;
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{FullSyscall, SigSet, Signal, critical, critical_with, mask};
 use support::send::{self, sigqueue_to, tgkill};
-use support::{Disposition, Form, RT, SENT_FAULT, alone, kernel_mask, log, log_runs};
+use support::{Disposition, Form, RT, SENT_FAULT, alone, kernel_mask, log, log_runs, manage};
 
 /// What waited before is handled by the call, in every form of region and outside.
 #[test]
@@ -114,7 +114,7 @@ fn regions_of_an_admitted_handler_hold_back() {
             });
             log::note(2);
         }
-        let _registration = support::manage(Handler::new(handler), Signal::USR1);
+        let _registration = manage(Handler::new(handler), Signal::USR1);
         let _logged = log_runs(Signal::USR2);
         for form in Form::CAPTURING {
             form.run(|| {
@@ -140,7 +140,7 @@ fn a_full_mask_region_of_an_admitted_handler_blocks() {
         log::note(2);
     }
     alone("a_full_mask_region_of_an_admitted_handler_blocks", || {
-        let _registration = support::manage(Handler::new(handler), Signal::USR1);
+        let _registration = manage(Handler::new(handler), Signal::USR1);
         Disposition::plain().install(Signal::USR2);
         for form in Form::ALL {
             form.run(|| {
@@ -202,6 +202,28 @@ fn a_call_that_panics_ends_the_announcement() {
             assert_eq!(log::count(), 0, "the region holds back");
         });
         assert_eq!(log::count(), 1);
+    });
+}
+
+/// The mask is announced and not in force yet: what an immediate handler does to its own lets in nothing that the call waits for.
+#[test]
+fn an_immediate_handler_right_before_the_call_lets_nothing_in() {
+    alone("an_immediate_handler_right_before_the_call_lets_nothing_in", || {
+        let immediate = Handler::new(|_| _ = mask::unblock(SigSet::FULL)).immediate(true);
+        let _registrations = [log_runs(Signal::USR1), manage(immediate, Signal::USR2)];
+        for form in Form::ALL {
+            form.run(|| {
+                tgkill(Signal::USR1);
+                let polled = mask::temporary(SigSet::EMPTY, |mask| {
+                    tgkill(Signal::USR2);
+                    assert_eq!(log::count(), 0, "{form:?}: handled before the call");
+                    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+                    // SAFETY: the pointers are null or to live values.
+                    unsafe { libc::ppoll(null_mut(), 0, &raw const now, mask) }
+                });
+                assert_eq!((polled, log::take().len()), (Some(-1), 1), "{form:?}");
+            });
+        }
     });
 }
 

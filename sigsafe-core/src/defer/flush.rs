@@ -166,12 +166,14 @@ pub(crate) fn release_for(r: &ThreadRecord, mask: SigSet) -> bool {
     // A fault that somebody sent is not blocked, so it is delivered before the call returns; SIGCONT would discard stops.
     while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !mask.contains(signal)) {
         // What is left of the real-time signals is what the kernel has refused a token for. Given back, it would stand behind later ones.
-        let in_kernel = signal != Signal::CONT && !signal.is_real_time() && requeue(process, signal, &kept);
+        let may_wait = signal != Signal::CONT && (!signal.is_real_time() || mutant!("tokenless-requeued"));
+        let in_kernel = may_wait && requeue(process, signal, &kept);
         if !in_kernel {
             dispatch(r, signal, &mut kept, mask);
         }
         // The thread itself may have blocked a fault: then the call lets it in.
-        ran |= !(in_kernel && blocked_now().contains(signal));
+        let blocked = blocked_now().contains(signal) && (policy::may_block(signal) || !mutant!("blocked-fault-ran"));
+        ran |= !(in_kernel && blocked);
     }
     ran
 }

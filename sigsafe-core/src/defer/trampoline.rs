@@ -98,7 +98,7 @@ pub(crate) unsafe fn run(
     let phase = get(&r.phase);
     let added = r.added.load(Ordering::Relaxed);
     let below = r.below.load(Ordering::Relaxed);
-    let isolate = added != 0 || scoped | held | full != 0;
+    let over_region = scoped | held | full != 0;
     // SAFETY: the caller vouches for `info`.
     let raised = policy::FAULTS.contains(signal) && unsafe { (*info).si_code } > 0;
     let deferred = phase & RELEASING != 0 && !entry.immediate() && !raised;
@@ -121,7 +121,8 @@ pub(crate) unsafe fn run(
         r.deferrals.fetch_add(1, Ordering::Relaxed);
     }
     // Also where a temporary mask lets in what the region had captured: the next of its number arrived elsewhere.
-    let place = if raised { None } else { take_place(r, signal).filter(|_| deferred) };
+    let leaves_place = raised || (!deferred && mutant!("admitted-leaves-place"));
+    let place = if leaves_place { None } else { take_place(r, signal).filter(|_| deferred) };
     let captured_at = r.captured_at.load(Ordering::Relaxed);
     r.captured_at.store(0, Ordering::Relaxed);
     fence();
@@ -143,9 +144,10 @@ pub(crate) unsafe fn run(
     }
 
     fence();
-    if isolate {
-        // A capture between putting `added` back and the return would add what is blocked only in this context, which is about
-        // to end, and the code below would then unblock what the thread had blocked itself. So nothing is captured from here on.
+    if over_region && !mutant!("handler-returns-open") {
+        // A capture between putting `added` back and the return would add what it blocks in this context, which is about to end. If
+        // the handler has unblocked what the thread had blocked itself, the region's exit would then unblock it for good. So nothing
+        // is captured from here on. Over code in no region nothing is, once the counters are back.
         sys::sigprocmask(How::Block, policy::deferrable());
     }
     // The counters first: where the interrupted code was in no region nothing is captured after this, even if the handler leaked
@@ -178,7 +180,7 @@ pub(crate) unsafe fn run(
 /// let it in would have the call wait for what has come.
 #[cold]
 fn temporary_in_force() -> bool {
-    !policy::deferrable().is_subset(sys::sigprocmask(How::Block, SigSet::EMPTY))
+    mutant!("announced-is-in-force") || !policy::deferrable().is_subset(sys::sigprocmask(How::Block, SigSet::EMPTY))
 }
 
 /// A panic in the handler aborts here: it must unwind neither into the kernel's frame nor into an exit that dispatches.

@@ -35,7 +35,7 @@ fn held_back(r: &ThreadRecord) -> SigSet {
 /// is done to the mask here.
 #[cold]
 fn is_the_parents() -> bool {
-    vfork::is_child(sys::process_id())
+    !mutant!("vfork-edits-mask") && vfork::is_child(sys::process_id())
 }
 
 /// The thread itself blocks `set` from now on. Returns what was held back before.

@@ -56,7 +56,9 @@ impl State {
         }
         self.merged.fetch_or(SigSet::from(signal).bits(), Ordering::Release);
         // The thread may have emptied the pipe since, and not have seen the bit. If the pipe is full still, it will see it.
-        self.wake();
+        if !mutant!("merged-in-silence") {
+            self.wake();
+        }
     }
 
     /// The signals that found the pipe full, each as if it were sent now, by nobody.

@@ -214,7 +214,7 @@ fn settle(state: &State, signals: SigSet) {
     // Partner: `relay`.
     state.subscribed.fetch_and(!signals.bits(), Ordering::SeqCst);
     for signal in signals {
-        while state.relaying[signal.number() as usize - 1].load(Ordering::SeqCst) != 0 {
+        while state.relaying[signal.number() as usize - 1].load(Ordering::SeqCst) != 0 && !mutant!("notifier-unsettled") {
             // SAFETY: the call takes nothing.
             unsafe { libc::sched_yield() };
         }

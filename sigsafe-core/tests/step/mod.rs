@@ -165,11 +165,10 @@ extern "C" fn stepping_handler(signal: c_int, info: *mut libc::siginfo_t, contex
     let last = LAST.load(SeqCst);
     if STEPPING.load(SeqCst) && (last == 0 || STEP.load(SeqCst) < last) {
         trap_flag_on();
-        inner(signal, info, context);
-        trap_flag_off();
-    } else {
-        inner(signal, info, context);
     }
+    inner(signal, info, context);
+    // It may have begun to step itself.
+    trap_flag_off();
 }
 
 /// Makes the current handler of `signal` be stepped too.
@@ -204,6 +203,30 @@ pub(crate) fn run_until_sent(sends: [(u64, c_int); SENDS], operation: impl FnOnc
 }
 
 fn start(sends: [(u64, c_int); SENDS], operation: impl FnOnce()) -> u64 {
+    prepare_to_send(sends);
+    STEPPING.store(true, SeqCst);
+    trap_flag_on();
+    operation();
+    end()
+}
+
+/// Begins to step: to the last boundary at which something is sent, if there is one, or to [`end`]. In a handler that was wrapped, to its
+/// return at most.
+pub(crate) fn begin(sends: [(u64, c_int); SENDS]) {
+    LAST.store(sends.iter().map(|(at, _)| *at).max().unwrap_or(0), SeqCst);
+    prepare_to_send(sends);
+    trap_flag_on();
+}
+
+/// How many boundaries there were since the beginning.
+#[inline(always)]
+pub(crate) fn end() -> u64 {
+    trap_flag_off();
+    STEPPING.store(false, SeqCst);
+    STEP.load(SeqCst)
+}
+
+fn prepare_to_send(sends: [(u64, c_int); SENDS]) {
     STEP.store(0, SeqCst);
     STUCK.store(false, SeqCst);
     for sent in &SENT {
@@ -213,10 +236,4 @@ fn start(sends: [(u64, c_int); SENDS], operation: impl FnOnce()) -> u64 {
         AT[index].store(at, SeqCst);
         WHICH[index].store(signal, SeqCst);
     }
-    STEPPING.store(true, SeqCst);
-    trap_flag_on();
-    operation();
-    trap_flag_off();
-    STEPPING.store(false, SeqCst);
-    STEP.load(SeqCst)
 }

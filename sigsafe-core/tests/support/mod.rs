@@ -8,6 +8,7 @@
 pub mod alone;
 pub mod example;
 pub mod fault;
+pub mod hold;
 pub mod landing;
 pub mod log;
 pub mod notify;

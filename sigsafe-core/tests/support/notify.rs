@@ -30,12 +30,20 @@ pub fn expect_nothing(receiver: &Receiver) {
     assert!(receiver.try_recv().is_none());
 }
 
+fn of_task(thread: libc::pid_t, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/self/task/{thread}/{file}")).expect("a thread that is there")
+}
+
+/// The notifier's thread.
+pub fn notifier_thread() -> libc::pid_t {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let mut threads = tasks.map(|task| task.unwrap().file_name().into_string().unwrap().parse().unwrap());
+    threads.find(|thread| of_task(*thread, "comm").trim() == "sigsafe-notify").expect("it runs")
+}
+
 /// The kernel's mask of the notifier's thread.
 pub fn notifier_mask() -> SigSet {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let of = |task: &std::path::Path, file: &str| std::fs::read_to_string(task.join(file)).unwrap();
-    let notifier = tasks.map(|task| task.unwrap().path()).find(|task| of(task, "comm").trim() == "sigsafe-notify").expect("it runs");
-    let status = of(&notifier, "status");
+    let status = of_task(notifier_thread(), "status");
     let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
     SigSet::from_bits(u64::from_str_radix(mask.trim(), 16).unwrap())
 }

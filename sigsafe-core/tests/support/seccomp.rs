@@ -46,6 +46,22 @@ pub fn refuse_queueing(signal: Signal) {
     ]);
 }
 
+/// Answers the call by SIGSYS, unless the low half of its sixth argument, which it does not have, is `pass`.
+pub fn trap_unless_passed(system_call: libc::c_long, pass: u32) {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let equal =
+        |k: u32, skip: [u8; 2]| libc::sock_filter { jt: skip[0], jf: skip[1], ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k) };
+    let sixth = offset_of!(libc::seccomp_data, args) + 5 * size_of::<u64>();
+    load(&[
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset_of!(libc::seccomp_data, nr) as u32),
+        equal(system_call as u32, [0, 2]),
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, sixth as u32),
+        equal(pass, [0, 1]),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_TRAP),
+    ]);
+}
+
 fn load(program: &[libc::sock_filter]) {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     // SAFETY: the call takes no pointer.

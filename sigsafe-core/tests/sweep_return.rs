@@ -1,0 +1,136 @@
+//! A signal at every instruction of two short stretches at which a region could let go of what it holds back: the return of an immediate
+//! handler that has run over it, and an exit that has something to flush.
+//!
+//! Parts of what the other sweeps step through, in a fraction of their time, under conditions of their own. `SIGSAFE_SWEEP_STRIDE=1`
+//! leaves out nothing.
+
+#![cfg(target_arch = "x86_64")]
+
+mod step;
+
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::SeqCst};
+
+use sigsafe_core::handler::{Delivery, Handler};
+use sigsafe_core::{SigSet, Signal, mask, region_depth};
+use sigsafe_test_harness::isolate::isolated;
+use step::layers::{self, Closure, EARLIER, Earlier, Full, Guard, Layer, within};
+use step::watch::{self, HANDLED, Tally, WRONG, handled, kernel_mask, set_kernel_mask};
+use step::{AS_FAULT, SENDS, SENT};
+
+const RT: Signal = match Signal::real_time(2) {
+    Ok(signal) => signal,
+    Err(_) => panic!("SIGRTMIN+2 exists"),
+};
+/// Its immediate handler unblocks [`OWN`] and returns.
+const IMMEDIATE: Signal = Signal::USR2;
+/// Its immediate handler uses regions.
+const OTHER_IMMEDIATE: Signal = Signal::ALRM;
+/// The thread itself has it blocked.
+const OWN: Signal = Signal::QUIT;
+
+/// What is sent, and at which boundary.
+static NUMBER: AtomicI32 = AtomicI32::new(0);
+static AT: AtomicU64 = AtomicU64::new(0);
+
+fn sends() -> [(u64, i32); SENDS] {
+    [(AT.load(SeqCst), NUMBER.load(SeqCst)), (0, 0)]
+}
+
+/// As foreign code does: the kernel's mask, whatever the engine holds back. Then every boundary of the way back. No region before, since
+/// a full-mask one over another leaves everything blocked here.
+fn unblock_and_return(_: &Delivery<'_>) {
+    set_kernel_mask(kernel_mask() & !SigSet::from(OWN).bits());
+    step::begin(sends());
+}
+
+fn install() {
+    step::prepare();
+    layers::install();
+    let deferrable = Handler::new(watch::on_deferrable);
+    for signal in [Signal::USR1, RT, Signal::SEGV, OWN] {
+        // SAFETY: the handler touches atomics and regions.
+        unsafe { deferrable.install(signal).unwrap() };
+    }
+    for (signal, handler) in [(IMMEDIATE, unblock_and_return as fn(&Delivery<'_>)), (OTHER_IMMEDIATE, watch::on_any_time)] {
+        // SAFETY: as above; it edits the mask of its own frame.
+        unsafe { Handler::new(handler).immediate(true).install(signal).unwrap() };
+    }
+    step::wrap(IMMEDIATE.number());
+}
+
+/// Whether a run has left anything wrong. The region has ended.
+fn judge() -> bool {
+    let own = SigSet::from(OWN);
+    let mut right = (SigSet::from_bits(kernel_mask()), mask::current(), region_depth()) == (own, own, 0);
+    mask::set(SigSet::EMPTY);
+    right &= kernel_mask() == 0 && mask::pending().is_empty() && WRONG.swap(0, SeqCst) == 0 && !watch::holds_back();
+    for number in 1..65 {
+        let (sent, handled) = (SENT[number].swap(0, SeqCst), HANDLED[number].swap(0, SeqCst));
+        // What was sent before the steps began is asked for where it was sent.
+        right &= number == EARLIER.number() as usize || number == IMMEDIATE.number() as usize || sent == handled;
+    }
+    set_kernel_mask(own.bits());
+    right
+}
+
+/// Runs `operation` in each of `contexts` with each of `numbers` at each boundary. It begins to step; the steps end behind the regions, or
+/// with the handler that began them.
+fn sweep(contexts: &[&'static [Layer]], numbers: &[i32], operation: &dyn Fn()) {
+    install();
+    set_kernel_mask(SigSet::from(OWN).bits());
+    for &context in contexts {
+        for &number in numbers {
+            let mut tally = Tally::new();
+            let run = |at| {
+                AT.store(at, SeqCst);
+                NUMBER.store(number, SeqCst);
+                within(context, number, operation);
+                let boundaries = step::end();
+                assert_eq!(handled(EARLIER), u32::from(context.contains(&Earlier)), "the earlier signal");
+                boundaries
+            };
+            // The first runs bind functions.
+            run(0);
+            judge();
+            let boundaries = run(0);
+            assert!(boundaries > 30 && judge(), "{boundaries} boundaries, and nothing was sent");
+            for at in 1..=boundaries {
+                run(at);
+                assert_eq!(SENT[(number & !AS_FAULT) as usize].load(SeqCst), 1, "{context:?}, {number:#x} at {at} was not sent");
+                tally.add(!judge(), || format!("{context:?}, {number:#x} at {at} of {boundaries}"));
+            }
+            tally.conclude();
+        }
+    }
+}
+
+#[test]
+fn a_handler_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked() {
+    isolated("a_handler_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked", || {
+        let numbers = [Signal::USR1, RT, Signal::SEGV, OWN].map(Signal::number);
+        sweep(&[&[Closure], &[Full], &[Guard, Earlier]], &numbers, &|| step::send(IMMEDIATE.number()));
+    });
+}
+
+/// The same handler where the region has ended and still holds back: there its return may be interrupted.
+#[test]
+fn a_handler_before_a_flush_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked() {
+    isolated("a_handler_before_a_flush_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked", || {
+        static BEFORE_THE_FLUSH: AtomicU64 = AtomicU64::new(0);
+        // Of an exit with a flush, more than those up to it.
+        for at in (1..=30).step_by(watch::stride(3) as usize) {
+            BEFORE_THE_FLUSH.store(at, SeqCst);
+            sweep(&[&[Closure, Earlier]], &[OWN.number()], &|| {
+                step::begin([(BEFORE_THE_FLUSH.load(SeqCst), IMMEDIATE.number()), (0, 0)]);
+            });
+        }
+    });
+}
+
+#[test]
+fn an_immediate_handler_at_every_instruction_of_an_exit_leaves_it_its_flush() {
+    isolated("an_immediate_handler_at_every_instruction_of_an_exit_leaves_it_its_flush", || {
+        let numbers = [OTHER_IMMEDIATE.number(), Signal::SEGV.number() | AS_FAULT];
+        sweep(&[&[Closure, Earlier], &[Guard, Earlier], &[Full, Earlier]], &numbers, &|| step::begin(sends()));
+    });
+}
