@@ -52,15 +52,15 @@ pub fn overflows() -> u64 {
     get(&record().overflows).into()
 }
 
-/// A number of this thread's own, below 2^30 and not zero: the kernel's id where there is deferral, one of ours elsewhere; asked for
-/// once. In the child of a fork it stays the parent's on purpose: locks that were held over the fork carry it.
+/// A number of this thread's own, below 2^30 and not zero; found out once. In the child of a fork it stays what it was in the parent, on
+/// purpose: locks that were held over the fork carry it. No other thread of the child gets the same.
 #[doc(hidden)]
 #[inline]
 pub fn thread_id() -> u32 {
     let r = record();
     match get(&r.thread_id) {
         0 => {
-            let id = sys::kernel_thread_id();
+            let id = sys::new_thread_number();
             // SIGNAL: a handler in between may have stored the number that it was given.
             match r.thread_id.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => id,

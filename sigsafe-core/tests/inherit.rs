@@ -5,7 +5,7 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sigsafe_core::{SigSet, handler::Handler};
-use sigsafe_core::{Signal, critical, deferrals, fatal, in_region, mask, region_depth};
+use sigsafe_core::{Signal, critical, deferrals, fatal, in_region, mask, region_depth, thread_id};
 use support::{
     Disposition, Form, RT, SENT_FAULT, alone, alone_until_death, expect_success, fork_child, kernel_mask, log, log_runs, manage, raw_mask,
     send,
@@ -187,4 +187,26 @@ fn fatal_dies_though_sigabrt_is_handled() {
 fn a_long_message_of_fatal_is_cut_and_ends_its_line() {
     let expected = format!("sigsafe: {}\n", "x".repeat(502));
     alone_until_death("a_long_message_of_fatal_is_cut_and_ends_its_line", Signal::ABRT, &expected, || fatal(&["x".repeat(2000).as_str()]));
+}
+
+/// The kernel gives the id of a thread that has ended to another. A fork's child keeps its number for the locks that it holds, and when
+/// its parent is gone the id that the number was made of may come back as that of a thread of its own.
+#[test]
+fn a_thread_of_a_fork_s_child_has_no_number_of_a_thread_of_the_parent() {
+    alone("a_thread_of_a_fork_s_child_has_no_number_of_a_thread_of_the_parent", || {
+        fn apart(generations: u32) {
+            let (here, id) = (thread_id(), send::thread());
+            if generations == 0 {
+                return;
+            }
+            expect_success(fork_child(|| {
+                assert_eq!(thread_id(), here, "what the thread holds over the fork carries its number");
+                let (child, child_id) = std::thread::spawn(|| (thread_id(), send::thread())).join().unwrap();
+                assert_ne!(child, here.wrapping_sub(id as u32).wrapping_add(child_id as u32), "what the parent makes of this id");
+                assert!(child != 0 && child < 1 << 30 && child != here);
+                std::thread::spawn(move || apart(generations - 1)).join().unwrap();
+            }));
+        }
+        apart(3);
+    });
 }

@@ -16,8 +16,7 @@
 //! | `tid \| WAITERS`| held    | Thread `tid` holds it, and threads may be parked on this very value. | `0` by the owner's release, which then wakes one |
 //! | `WAITERS`       | never   | A release stores `0`, and an announcement is a compare-exchange on a held word. | |
 //!
-//! `tid` is the number that `sigsafe_core` has for a thread, on Linux the kernel's own: less than 2³⁰ and not zero, so that bit 31 is
-//! never part of it.
+//! `tid` is the number that `sigsafe_core` has for a thread: less than 2³⁰ and not zero, so that bit 31 is never part of it.
 //!
 //! # Why no wake-up is lost
 //!

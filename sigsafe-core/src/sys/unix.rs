@@ -62,9 +62,9 @@ pub(crate) fn process_id() -> u32 {
     unsafe { libc::getpid() as u32 }
 }
 
-/// A number for this thread that no other thread of the process has had, from 1: the systems have seven calls for theirs, and locks
-/// only need to tell threads apart. To be asked for once on each thread.
-pub(crate) fn kernel_thread_id() -> u32 {
+/// A number for this thread that no other thread of the process has, nor had at a fork that it comes from, counted from 1: the systems
+/// have seven calls for their own ids, and locks only need to tell threads apart. To be asked for once on each thread.
+pub(crate) fn new_thread_number() -> u32 {
     static LAST: AtomicU32 = AtomicU32::new(0);
     loop {
         // Locks keep the upper bits for themselves.

@@ -6,6 +6,7 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 mod action;
+mod number;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -15,6 +16,7 @@ use aarch64::syscall4;
 use x86_64::syscall4;
 
 pub(crate) use action::{action, restore_action, same_action};
+pub(crate) use number::new_thread_number;
 
 use core::ffi::c_int;
 use core::ptr::null;
