@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::record::{get, record};
+use crate::record::{depth, get, record};
 use crate::sys;
 
 /// Whether the thread is in a critical region of either backend.
@@ -20,7 +20,8 @@ pub fn in_region() -> bool {
 /// Async-signal safety: may be called from a handler. Cost: no system call.
 pub fn region_depth() -> u32 {
     let r = record();
-    get(&r.scoped).wrapping_add(get(&r.held)).wrapping_add(get(&r.full))
+    let regions = [&r.scoped, &r.held, &r.full].map(depth).into_iter().fold(0, u64::wrapping_add);
+    u32::try_from(regions).unwrap_or(u32::MAX)
 }
 
 /// Whether a managed handler is running on the thread. After a handler left by `longjmp` this is no longer reliable.

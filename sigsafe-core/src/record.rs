@@ -9,6 +9,8 @@
 //! as it found them: the trampoline puts them back. `added` is the exception, since a capture changes it for good; what edits it
 //! outside the trampoline uses one read-modify-write instruction.
 
+#[cfg(deferral)]
+use core::mem::offset_of;
 use core::mem::{align_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
@@ -22,8 +24,12 @@ pub(crate) const RELEASING: u32 = 1;
 /// Of `phase`.
 pub(crate) const ADMITTING: u32 = 2;
 
-/// The size that the assembler reserves. Other crates hang their own state off pointers, so the record stays small.
-pub(crate) const RECORD_BYTES: usize = 256;
+/// The size that the assembler reserves, in whole cache lines. Other crates hang their own state off pointers, so the record stays small.
+pub(crate) const RECORD_BYTES: usize = 320;
+
+#[cfg(deferral)]
+/// What regions, flushes and trampolines touch each time lies in the first line, with room for two words of an allocator's.
+const FIRST_LINE: usize = 64 - 2 * size_of::<usize>();
 
 /// | word | meaning |
 /// |---|---|
@@ -34,43 +40,46 @@ pub(crate) const RECORD_BYTES: usize = 256;
 /// | `full` | live full-mask regions, closures and guards alike |
 /// | `handlers` | depth of managed handlers |
 /// | `phase` | bits: [`RELEASING`], an outermost exit lets signals in, so that whatever is delivered was held back; [`ADMITTING`], a temporary mask is in force, so that whatever is delivered is to run even in a region |
-/// | `thread_id` | the kernel's thread id, 0 until asked for; kept over fork on purpose |
 /// | `deferrals` | handler runs that a region had held back |
 /// | `waiting` | address of the futex word that the thread waits for, outside any region of its own, or 0 |
 /// | `captured_at` | the number of the signal that a region captured last, in the upper byte, and the program counter that it interrupted; 0 when there is none |
+/// | `forwarding` | address of the innermost call of a foreign handler that a handler forwards to ([`forward`](crate::handler)), or 0 |
+/// | `thread_id` | the thread's number, 0 until asked for; kept over fork on purpose ([`thread_id`](crate::query::thread_id)) |
 /// | `overflows` | captures for which no slot was left |
 /// | `attached` | non-zero while this thread, a foreign one, is attached |
-/// | `forwarding` | address of the innermost call of a foreign handler that a handler forwards to ([`forward`](crate::handler)), or 0 |
 /// | `slots` | captured signals that must not wait in the kernel |
 ///
 /// In a region = `scoped`, `held` or `full` is non-zero. There are two counters besides `full` because a closure stores back the
-/// depth that it found: with one, a guard that escapes the closure would be forgotten by it and then underflow.
+/// depth that it found: with one, a guard that escapes the closure would be forgotten by it and then underflow. They have 64 bits
+/// because guards may be forgotten: a counter of 32 comes round to zero within seconds, and the thread would be open in its regions.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub(crate) struct ThreadRecord {
     pub(crate) added: AtomicBits,
     pub(crate) below: AtomicBits,
-    pub(crate) scoped: AtomicU32,
-    pub(crate) held: AtomicU32,
-    pub(crate) full: AtomicU32,
+    pub(crate) scoped: AtomicU64,
+    pub(crate) held: AtomicU64,
+    pub(crate) full: AtomicU64,
     pub(crate) handlers: AtomicU32,
     pub(crate) phase: AtomicU32,
-    pub(crate) thread_id: AtomicU32,
     pub(crate) deferrals: AtomicU64,
     pub(crate) waiting: AtomicUsize,
     pub(crate) captured_at: AtomicU64,
+    pub(crate) forwarding: AtomicUsize,
+    pub(crate) thread_id: AtomicU32,
     pub(crate) overflows: AtomicU32,
     pub(crate) attached: AtomicU32,
-    pub(crate) forwarding: AtomicUsize,
     pub(crate) slots: Slots,
 }
 
 const _: () = assert!(size_of::<ThreadRecord>() <= RECORD_BYTES && align_of::<ThreadRecord>() == 64);
+#[cfg(deferral)]
+const _: () = assert!(offset_of!(ThreadRecord, deferrals) <= FIRST_LINE);
 
 /// The calling thread's record. The reference must not leave the thread; nothing here does that.
 #[inline(always)]
 pub(crate) fn record() -> &'static ThreadRecord {
-    // SAFETY: the address is that of this thread's 256 zero-initialised bytes, aligned to 64; zero is a value of every field;
+    // SAFETY: the address is that of this thread's `RECORD_BYTES` zero-initialised bytes, aligned to 64; zero is a value of every field;
     // they are only ever reached as this type of shared atomics, and live as long as the thread does.
     unsafe { &*sys::record_address().cast::<ThreadRecord>() }
 }
@@ -87,6 +96,18 @@ pub(crate) fn put(word: &AtomicU32, value: u32) {
     word.store(value, Ordering::Relaxed);
 }
 
+/// A counter of regions.
+#[inline(always)]
+pub(crate) fn depth(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Stores a counter of regions.
+#[inline(always)]
+pub(crate) fn set_depth(counter: &AtomicU64, value: u64) {
+    counter.store(value, Ordering::Relaxed);
+}
+
 /// Keeps the compiler from moving memory accesses over this point. The processor needs no telling: a handler runs on the same one
 /// and sees the interrupted code's accesses in program order.
 #[inline(always)]
@@ -98,6 +119,6 @@ impl ThreadRecord {
     /// Whether the thread is in a critical region of any kind.
     #[inline]
     pub(crate) fn in_region(&self) -> bool {
-        get(&self.scoped) | get(&self.held) | get(&self.full) != 0
+        depth(&self.scoped) | depth(&self.held) | depth(&self.full) != 0
     }
 }

@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 use crate::defer::policy;
 use crate::handler::entry::Entry;
 use crate::handler::{Delivery, forward, table};
-use crate::record::{ADMITTING, ThreadRecord, fence, get, put, record};
+use crate::record::{ADMITTING, ThreadRecord, depth, fence, get, put, record, set_depth};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
@@ -32,20 +32,21 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
         return call.to_next();
     }
     let errno = sys::errno();
-    let counters = [&r.scoped, &r.held, &r.full, &r.phase, &r.handlers];
-    let found = counters.map(get);
+    let regions = [&r.scoped, &r.held, &r.full];
+    let found = regions.map(depth);
+    let (handlers, phase) = (get(&r.handlers), get(&r.phase));
     let added = r.added.load(Ordering::Relaxed);
     let below = r.below.load(Ordering::Relaxed);
 
     // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
     r.added.store(0, Ordering::Relaxed);
     r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
-    if get(&r.phase) & ADMITTING != 0 {
+    if phase & ADMITTING != 0 {
         // Let in by a temporary mask: the region below blocks nothing here, so a region of this handler has to.
-        put(&r.full, 0);
+        set_depth(&r.full, 0);
     }
     put(&r.phase, 0);
-    put(&r.handlers, get(&r.handlers) + 1);
+    put(&r.handlers, handlers + 1);
     let waiting = waiting::pass_on(r);
     fence();
 
@@ -58,9 +59,11 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     call(entry, &Delivery::new(signal, entry, info, NonNull::new(context.cast()), false, None));
 
     fence();
-    for (counter, value) in counters.into_iter().zip(found) {
-        put(counter, value);
+    for (counter, value) in regions.into_iter().zip(found) {
+        set_depth(counter, value);
     }
+    put(&r.phase, phase);
+    put(&r.handlers, handlers);
     r.waiting.store(waiting, Ordering::Relaxed);
     r.below.store(below, Ordering::Relaxed);
     r.added.store(added, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use crate::defer::order::{Received, receive};
 use crate::defer::policy::{self, Arrival, Verdict};
 use crate::handler::entry::Entry;
 use crate::handler::{Delivery, forward, table};
-use crate::record::{ADMITTING, RELEASING, ThreadRecord, fence, get, put, record};
+use crate::record::{ADMITTING, RELEASING, ThreadRecord, depth, fence, get, put, record, set_depth};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
@@ -91,9 +91,9 @@ pub(crate) unsafe fn run(
     info: *mut libc::siginfo_t,
     context: *mut libc::ucontext_t,
 ) {
-    let scoped = get(&r.scoped);
-    let held = get(&r.held);
-    let full = get(&r.full);
+    let scoped = depth(&r.scoped);
+    let held = depth(&r.held);
+    let full = depth(&r.full);
     let handlers = get(&r.handlers);
     let phase = get(&r.phase);
     let added = r.added.load(Ordering::Relaxed);
@@ -112,7 +112,7 @@ pub(crate) unsafe fn run(
     }
     if full != 0 && phase & ADMITTING != 0 && !mutant!("admitted-in-full-region") && temporary_in_force() {
         // So that of the full-mask region below is not: such a region of the handler's has to block.
-        put(&r.full, 0);
+        set_depth(&r.full, 0);
     }
     put(&r.phase, 0);
     put(&r.handlers, handlers + 1);
@@ -152,11 +152,11 @@ pub(crate) unsafe fn run(
     }
     // The counters first: where the interrupted code was in no region nothing is captured after this, even if the handler leaked
     // a guard.
-    put(&r.scoped, scoped);
+    set_depth(&r.scoped, scoped);
     if !mutant!("guards-leak") {
-        put(&r.held, held);
+        set_depth(&r.held, held);
     }
-    put(&r.full, full);
+    set_depth(&r.full, full);
     fence();
     put(&r.handlers, handlers);
     r.waiting.store(waiting, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 
 use super::Backend;
 use crate::defer::flush::flush_if_outermost;
-use crate::record::{ThreadRecord, fence, get, put, record};
+use crate::record::{ThreadRecord, depth, fence, record, set_depth};
 
 /// Holds back managed handlers by a counter in the thread record. No system call, unless a signal comes.
 ///
@@ -35,7 +35,7 @@ impl Backend for DeferredCounter {
     #[inline(always)]
     fn enter() {
         let held = counter();
-        put(held, get(held).wrapping_add(1));
+        set_depth(held, depth(held).wrapping_add(1));
         fence();
     }
 
@@ -43,28 +43,28 @@ impl Backend for DeferredCounter {
     unsafe fn exit() {
         fence();
         let held = counter();
-        put(held, get(held).wrapping_sub(1));
+        set_depth(held, depth(held).wrapping_sub(1));
         after_exit(record());
     }
 
     #[inline(always)]
     fn scoped<R>(f: impl FnOnce() -> R) -> R {
         /// Stores back the depth that was found: closures nest strictly, so nothing needs to be counted down.
-        struct Leave(u32);
+        struct Leave(u64);
 
         impl Drop for Leave {
             #[inline(always)]
             fn drop(&mut self) {
                 let r = record();
                 fence();
-                put(&r.scoped, self.0);
+                set_depth(&r.scoped, self.0);
                 after_exit(r);
             }
         }
 
         let r = record();
-        let leave = Leave(get(&r.scoped));
-        put(&r.scoped, leave.0.wrapping_add(1));
+        let leave = Leave(depth(&r.scoped));
+        set_depth(&r.scoped, leave.0.wrapping_add(1));
         fence();
         let result = f();
         drop(leave);
@@ -74,6 +74,6 @@ impl Backend for DeferredCounter {
 
 /// The counter of guards.
 #[inline(always)]
-fn counter() -> &'static core::sync::atomic::AtomicU32 {
+fn counter() -> &'static core::sync::atomic::AtomicU64 {
     if mutant!("one-counter") { &record().scoped } else { &record().held }
 }

@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 
 use super::Backend;
 use crate::defer::flush::flush_if_outermost;
-use crate::record::{fence, get, put, record};
+use crate::record::{depth, fence, record, set_depth};
 
 unsafe extern "C" {
     safe fn sigblockall() -> c_int;
@@ -36,7 +36,7 @@ impl Backend for DeferredCounter {
         sigblockall();
         // Counted here too, for the queries and for full-mask regions inside this one.
         let r = record();
-        put(&r.held, get(&r.held).wrapping_add(1));
+        set_depth(&r.held, depth(&r.held).wrapping_add(1));
         fence();
     }
 
@@ -44,7 +44,7 @@ impl Backend for DeferredCounter {
     unsafe fn exit() {
         let r = record();
         fence();
-        put(&r.held, get(&r.held).wrapping_sub(1));
+        set_depth(&r.held, depth(&r.held).wrapping_sub(1));
         // What a full-mask region that ended inside this one has left blocked. The signals themselves still wait for the next line.
         if r.added.load(Ordering::Relaxed) != 0 {
             flush_if_outermost();

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use super::Backend;
 use crate::defer::flush::flush_if_outermost;
 use crate::defer::policy;
-use crate::record::{ThreadRecord, fence, get, put, record};
+use crate::record::{ThreadRecord, depth, fence, record, set_depth};
 use crate::sys::{self, How};
 
 /// Holds back every handler, managed or not, by blocking in the kernel. Two system calls around the outermost region.
@@ -25,7 +25,7 @@ fn enter_outermost(r: &ThreadRecord) {
     let before = sys::sigprocmask(How::Block, set);
     // SIGNAL: only a fault or an immediate handler can land from here on. It finds a mask that looks like the thread's own and no
     // region; its own full-mask region then adds nothing and removes nothing.
-    put(&r.full, 1);
+    set_depth(&r.full, 1);
     // SIGNAL: a handler here finds a region and `added` as it was, and leaves both so.
     r.added.fetch_or(set.difference(before).bits(), Ordering::Relaxed);
     fence();
@@ -37,9 +37,9 @@ impl Backend for FullSyscall {
     #[inline]
     fn enter() {
         let r = record();
-        match get(&r.full) {
+        match depth(&r.full) {
             0 => enter_outermost(r),
-            depth => put(&r.full, depth.wrapping_add(1)),
+            live => set_depth(&r.full, live.wrapping_add(1)),
         }
         fence();
     }
@@ -50,7 +50,7 @@ impl Backend for FullSyscall {
         fence();
         // What this region blocked is in `added`. Whichever region ends last, of either backend, unblocks it; until then the
         // signals stay blocked, which is no less than the others ask for.
-        put(&r.full, get(&r.full).wrapping_sub(1));
+        set_depth(&r.full, depth(&r.full).wrapping_sub(1));
         fence();
         if r.added.load(Ordering::Relaxed) != 0 {
             flush_if_outermost();

@@ -196,3 +196,28 @@ impl<B: Backend> Drop for MaskGuard<B> {
         crate::sys::sigprocmask(crate::sys::How::Set, self.saved);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::record::{record, set_depth};
+
+    /// Safe code may forget guards in a loop, four billion within seconds.
+    #[test]
+    fn a_thread_that_forgets_guards_for_ever_stays_in_its_regions() {
+        // A thread of its own, deaf from here on.
+        std::thread::spawn(|| {
+            let r = record();
+            for counter in [&r.held, &r.full] {
+                set_depth(counter, u32::MAX.into());
+            }
+            core::mem::forget(<MaskGuard>::new());
+            core::mem::forget(MaskGuard::<FullSyscall>::new());
+            assert!(r.in_region());
+            assert_eq!(crate::region_depth(), u32::MAX);
+        })
+        .join()
+        .unwrap();
+    }
+}
