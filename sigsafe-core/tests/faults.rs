@@ -113,3 +113,27 @@ fn a_trapped_system_call_in_a_region_is_answered_by_its_handler() {
         }));
     });
 }
+
+#[test]
+fn a_fault_tells_its_address_and_a_sent_one_has_none() {
+    alone("a_fault_tells_its_address_and_a_sent_one_has_none", || {
+        const NOWHERE: usize = 0x1230;
+        fn note_address(delivery: &Delivery<'_>) {
+            let info = delivery.info();
+            log::note(info.address().map_or(1, |address| address as i32));
+            if info.is_raised() {
+                mend_null(delivery);
+            }
+        }
+        manage(Handler::new(note_address), Signal::SEGV);
+        let at = std::ptr::without_provenance(NOWHERE);
+        for form in Form::ALL {
+            form.run(|| {
+                assert_eq!(read(at), TREASURE);
+                send::sigqueue(Signal::SEGV, 5);
+            });
+            let signals: Vec<_> = log::take().iter().map(|row| row.signal).collect();
+            assert_eq!(signals, [-(NOWHERE as i32), libc::SIGSEGV, -1], "{form:?}");
+        }
+    });
+}

@@ -58,7 +58,7 @@ fn a_plain_handler_below_is_called_with_siginfo_and_context() {
         fn above(delivery: &Delivery<'_>) {
             delivery.forward();
             let context = delivery.ucontext().expect("the kernel's").as_ptr().addr();
-            let wanted = [delivery.signal().number() as usize, std::ptr::from_ref(delivery.info()).addr(), context];
+            let wanted = [delivery.signal().number() as usize, delivery.raw_info().as_ptr().addr(), context];
             assert_eq!(SEEN.each_ref().map(|place| place.swap(0, Ordering::Relaxed)), wanted);
             log::note(1);
         }

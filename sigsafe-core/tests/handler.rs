@@ -309,3 +309,33 @@ fn a_handler_that_replaces_one_with_a_frame_has_its_own_mask() {
         assert_eq!(log::count(), 1);
     });
 }
+
+#[test]
+fn a_handler_finds_the_word_that_it_was_installed_with() {
+    alone("a_handler_finds_the_word_that_it_was_installed_with", || {
+        fn note_data(delivery: &Delivery<'_>) {
+            log::note(delivery.data() as i32);
+            delivery.forward();
+        }
+        Disposition::IGNORE.install(Signal::USR1);
+        Disposition::IGNORE.install(Signal::USR2);
+        let handler = Handler::new(note_data);
+        let _first = manage(handler.data(1), Signal::USR1);
+        let _other = manage(handler.data(2), Signal::USR2);
+        // A registration that has been removed is found again by an equal one, and by no other.
+        for data in [3, 4, 3] {
+            let above = manage(handler.data(data), Signal::USR1);
+            for form in Form::ALL {
+                form.run(|| {
+                    send::tgkill(Signal::USR1);
+                    send::tgkill(Signal::USR2);
+                });
+                // Which of two that wait is delivered first is the kernel's affair.
+                let mut seen: Vec<i32> = log::take().iter().map(|row| -row.signal).collect();
+                seen.sort_unstable();
+                assert_eq!(seen, [1, 2, data as i32], "{form:?}");
+            }
+            above.remove().unwrap();
+        }
+    });
+}

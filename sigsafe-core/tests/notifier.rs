@@ -132,7 +132,7 @@ fn queued(receiver: &Receiver) -> usize {
 #[test]
 fn a_full_queue_drops_the_newest_and_counts_them() {
     alone("a_full_queue_drops_the_newest_and_counts_them", || {
-        for capacity in [0, 1, 3, 31, 33, 1000] {
+        for capacity in [1, 3, 31, 33, 1000] {
             let small = Receiver::new(RT.into(), capacity).unwrap();
             for round in 0..3 {
                 for value in 0..capacity as i32 + 2 {
@@ -152,6 +152,18 @@ fn a_full_queue_drops_the_newest_and_counts_them() {
             send::sigqueue(RT, round + 32);
         }
         assert_eq!(full.lost(), 0);
+    });
+}
+
+#[test]
+fn a_queue_without_room_and_one_beyond_the_system_s_are_refused() {
+    alone("a_queue_without_room_and_one_beyond_the_system_s_are_refused", || {
+        let before = Disposition::of(Signal::WINCH);
+        assert_eq!(Receiver::new(Signal::WINCH.into(), 0).unwrap_err(), NotifyError::ZeroCapacity);
+        for capacity in [usize::MAX, usize::MAX / size_of::<libc::siginfo_t>(), i32::MAX as usize] {
+            assert!(matches!(Receiver::new(Signal::WINCH.into(), capacity), Err(NotifyError::System(_))), "{capacity}");
+        }
+        assert_eq!((Disposition::of(Signal::WINCH), subscribed()), (before, SigSet::EMPTY));
     });
 }
 

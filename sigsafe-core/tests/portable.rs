@@ -143,7 +143,7 @@ fn the_options_of_a_handler_hold_without_deferral_too() {
     }
     fn once(delivery: &Delivery<'_>) {
         assert!(!delivery.was_deferred());
-        assert_eq!(delivery.info().si_signo, delivery.signal().number());
+        assert_eq!(delivery.info().as_raw().si_signo, delivery.signal().number());
         assert!(mask::current().contains(Signal::TERM) && mask::current().contains(Signal::USR2));
         mask::block(SigSet::from(Signal::INT));
         SEEN.store(7, SeqCst);

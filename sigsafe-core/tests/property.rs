@@ -111,8 +111,9 @@ fn on_signal(delivery: &Delivery<'_>) {
     if !CAST[index].immediate {
         assert!(!in_region(), "{} was handled in a region", CAST[index].name);
     }
+    let info = delivery.info();
     // SAFETY: sent with a value.
-    let (value, uid) = unsafe { (delivery.info().si_value().sival_ptr.addr() as u32, delivery.info().si_uid()) };
+    let (value, uid) = unsafe { (info.as_raw().si_value().sival_ptr.addr() as u32, info.as_raw().si_uid()) };
     assert_eq!(uid, 7);
     log(Event::Begin { index, serials: vec![value] });
     let ops = RUN.with_borrow(|run| run.handlers[index].clone());

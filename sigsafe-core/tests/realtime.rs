@@ -54,7 +54,7 @@ fn expect_next(delivery: &Delivery<'_>) {
     if in_region() {
         IN_A_REGION.store(true, Ordering::Relaxed);
     }
-    critical(|_| expect(stream, value_in(delivery.info())));
+    critical(|_| expect(stream, value_in(delivery.info().as_raw())));
     if delivery.ucontext().is_none() {
         WITHOUT_CONTEXT.fetch_add(1, Ordering::Relaxed);
     }

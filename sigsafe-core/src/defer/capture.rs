@@ -36,7 +36,7 @@ pub(crate) unsafe fn capture(r: &ThreadRecord, signal: Signal, info: &libc::sigi
         return;
     }
     // SAFETY: the caller's context.
-    note_place(r, signal, unsafe { &*context });
+    unsafe { note_place(r, signal, context) };
     let mut waits = false;
     if signal.is_real_time() && slots::is_token(info) {
         // A token that the kernel refuses leaves its signal to the next exit.
@@ -118,8 +118,13 @@ const PLACE_BITS: u32 = 56;
 const PLACE: u64 = (1 << PLACE_BITS) - 1;
 
 /// Remembers where the signal arrived, for a handler that asks.
-fn note_place(r: &ThreadRecord, signal: Signal, context: &libc::ucontext_t) {
-    let program_counter = sys::program_counter(context).unwrap_or(0) as u64;
+///
+/// # Safety
+///
+/// `context` is the kernel's of a live delivery.
+unsafe fn note_place(r: &ThreadRecord, signal: Signal, context: *const libc::ucontext_t) {
+    // SAFETY: the caller's context.
+    let program_counter = unsafe { sys::program_counter(context) }.unwrap_or(0) as u64;
     // SIGNAL: one word. A trampoline that lands before the store is overwritten, and one that lands after it overwrites.
     r.captured_at.store((signal.number() as u64) << PLACE_BITS | program_counter & PLACE, Ordering::Relaxed);
 }

@@ -56,7 +56,9 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     if table::masks_differ(signal) {
         sys::sigprocmask(How::Block, entry.mask().intersection(policy::BLOCKABLE));
     }
-    call(entry, &Delivery::new(signal, entry, info, NonNull::new(context.cast()), false, None));
+    // SAFETY: the kernel's siginfo, which is nowhere null, and context live as long as its frame.
+    let delivery = unsafe { Delivery::new(signal, entry, NonNull::new_unchecked(info), NonNull::new(context.cast()), false, None) };
+    call(entry, &delivery);
 
     fence();
     for (counter, value) in regions.into_iter().zip(found) {

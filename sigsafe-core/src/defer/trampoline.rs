@@ -14,6 +14,7 @@ use crate::defer::policy::{self, Arrival, Verdict};
 use crate::handler::entry::Entry;
 use crate::handler::{Delivery, forward, table};
 use crate::record::{ADMITTING, RELEASING, ThreadRecord, depth, fence, get, put, record, set_depth};
+use crate::siginfo::is_raised;
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
@@ -100,7 +101,7 @@ pub(crate) unsafe fn run(
     let below = r.below.load(Ordering::Relaxed);
     let over_region = scoped | held | full != 0;
     // SAFETY: the caller vouches for `info`.
-    let raised = policy::FAULTS.contains(signal) && unsafe { (*info).si_code } > 0;
+    let raised = is_raised(signal, unsafe { (*info).si_code });
     let deferred = phase & RELEASING != 0 && !entry.immediate() && !raised;
 
     // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
@@ -136,7 +137,8 @@ pub(crate) unsafe fn run(
     if entry.no_defer() && !mutant!("no-defer-forgotten") && !entry.mask().contains(signal) && !blocked_below(context, signal) {
         sys::sigprocmask(How::Unblock, SigSet::from(signal));
     }
-    let delivery = Delivery::new(signal, entry, info, NonNull::new(context), deferred, place);
+    // SAFETY: a live siginfo is nowhere null; the rest is as the caller vouches.
+    let delivery = unsafe { Delivery::new(signal, entry, NonNull::new_unchecked(info), NonNull::new(context), deferred, place) };
     let errno = sys::errno();
     call(entry, &delivery);
     if !mutant!("errno-spoiled") {

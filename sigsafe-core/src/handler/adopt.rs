@@ -88,6 +88,7 @@ impl Handler {
             immediate: false,
             adopted: true,
             function: pass_on,
+            data: 0,
         }
     }
 }

@@ -21,7 +21,6 @@ use super::Delivery;
 use super::entry::{Below, Entry, REMOVED};
 use super::table;
 use crate::crash::crash;
-use crate::defer::policy;
 use crate::defer::trampoline::call;
 use crate::mask;
 use crate::record::{ThreadRecord, record};
@@ -49,7 +48,7 @@ pub(crate) fn passed_on(r: &ThreadRecord, signal: Signal, info: *const libc::sig
     // SAFETY: the word is zero unless a call is under way on this thread, in a frame below this one.
     let innermost = unsafe { &*ptr::with_exposed_provenance::<ForeignCall<'_>>(innermost) };
     // A delivery has a siginfo of its own, in a frame of its own.
-    let same = innermost.delivery.signal == signal && ptr::eq(innermost.delivery.info, info);
+    let same = innermost.delivery.signal == signal && ptr::eq(innermost.delivery.info.as_ptr(), info);
     same.then_some(innermost)
 }
 
@@ -108,7 +107,8 @@ impl Delivery<'_> {
             Below::Managed(entry) => self.to_managed(entry),
             Below::Foreign(action) => match action.sa_sigaction {
                 libc::SIG_DFL => self.to_default(),
-                libc::SIG_IGN if self.is_raised_fault() => die(self),
+                // The interrupted instruction would raise it again.
+                libc::SIG_IGN if self.info().is_raised() => die(self),
                 libc::SIG_IGN => {}
                 _ => self.to_foreign(&action),
             },
@@ -173,7 +173,7 @@ impl Delivery<'_> {
             // SAFETY: neither SIG_DFL nor SIG_IGN, so whoever installed it says that it is such a function.
             let function: WithInfo = unsafe { transmute(action.sa_sigaction) };
             // SAFETY: a handler, called in a handler, with what it expects.
-            unsafe { function(self.signal.number(), self.info, context.cast()) };
+            unsafe { function(self.signal.number(), self.info.as_ptr(), context.cast()) };
         } else {
             // SAFETY: as above; without SA_SIGINFO the function takes the number alone.
             let function: Simple = unsafe { transmute(action.sa_sigaction) };
@@ -181,11 +181,6 @@ impl Delivery<'_> {
             unsafe { function(self.signal.number()) };
         }
         r.forwarding.store(this.outer, Ordering::Relaxed);
-    }
-
-    /// Raised by the instruction that was interrupted, which would raise it again.
-    fn is_raised_fault(&self) -> bool {
-        policy::FAULTS.contains(self.signal) && self.info().si_code > 0
     }
 
     fn to_default(&self) {
@@ -226,7 +221,7 @@ fn die(delivery: &Delivery<'_>) -> ! {
     #[cfg(deferral)]
     // SAFETY: a delivery's siginfo is a whole one.
     unsafe {
-        sys::queue_to_self(sys::process_id(), delivery.signal.number(), delivery.info)
+        sys::queue_to_self(sys::process_id(), delivery.signal.number(), delivery.info.as_ptr())
     };
     crash(delivery.signal)
 }

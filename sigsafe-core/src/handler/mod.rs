@@ -23,6 +23,7 @@
 //! ```
 
 mod adopt;
+mod delivery;
 pub(crate) mod entry;
 mod error;
 pub(crate) mod forward;
@@ -30,15 +31,12 @@ mod lock;
 pub(crate) mod table;
 
 pub use adopt::adopt;
+pub use delivery::Delivery;
 pub use error::{AdoptError, InstallError, RemoveError, RemoveErrorKind};
-
-use core::marker::PhantomData;
-use core::ptr::NonNull;
 
 use crate::defer::policy;
 use crate::signal::Signal;
 use crate::sigset::SigSet;
-use crate::sys;
 use entry::Entry;
 
 /// A handler's type. A panic in it aborts the process.
@@ -54,6 +52,7 @@ pub type HandlerFn = fn(&Delivery<'_>);
 #[must_use = "a handler does nothing until it is installed"]
 pub struct Handler {
     function: HandlerFn,
+    data: usize,
     mask: SigSet,
     on_stack: bool,
     restart: bool,
@@ -71,6 +70,7 @@ impl Handler {
     pub const fn new(function: HandlerFn) -> Handler {
         Handler {
             function,
+            data: 0,
             mask: SigSet::EMPTY,
             on_stack: false,
             restart: false,
@@ -81,6 +81,13 @@ impl Handler {
             immediate: false,
             adopted: false,
         }
+    }
+
+    /// A word for the function, which finds it as [`Delivery::data`]: one function may so serve several masters. It is a number, or the
+    /// exposed address of something that outlives the last run of the handler (which may come after the
+    /// [removal](Registration::remove), on another thread). 0 unless given.
+    pub const fn data(self, data: usize) -> Handler {
+        Handler { data, ..self }
     }
 
     /// The signals that are blocked while the handler runs, besides its own.
@@ -150,8 +157,11 @@ impl Handler {
     /// From now on the handler may run between any two instructions of any thread that does not block the signal and is not in a critical
     /// region (with [`immediate`](Handler::immediate), and for faults that are raised and SIGABRT of this process: also in one; see
     /// [`in_region`](crate::in_region)). So it may touch atomics, what is only touched in regions, sigsafe's locks and allocators, and
-    /// nothing else that the interrupted code may be in the middle of. It must return (no `longjmp`), must not leave a guard of a region
-    /// alive behind it, and must not drop one that it has not made.
+    /// nothing else that the interrupted code may be in the middle of. It must return (no `longjmp`). What ends with a guard (a region, an
+    /// alternate stack, an attachment) it must not leave behind alive, and it must not end one that it has not begun.
+    ///
+    /// Code in a region that calls [`mask::suspend`](crate::mask::suspend) or [`mask::temporary`](crate::mask::temporary) has the handlers that
+    /// these let in run at that call.
     pub unsafe fn install(self, signal: Signal) -> Result<Registration, InstallError> {
         catchable(signal)?;
         let entry = table::push(signal, self).map_err(|error| InstallError::from_change(error, signal))?;
@@ -159,7 +169,7 @@ impl Handler {
     }
 
     pub(crate) fn same(&self, other: &Handler) -> bool {
-        let at = |h: &Handler| (h.mask, h.on_stack, h.restart, h.no_defer, h.reset_hand);
+        let at = |h: &Handler| (h.data, h.mask, h.on_stack, h.restart, h.no_defer, h.reset_hand);
         let also = |h: &Handler| (h.no_cld_stop, h.no_cld_wait, h.immediate, h.adopted);
         core::ptr::fn_addr_eq(self.function, other.function) && at(self) == at(other) && also(self) == also(other)
     }
@@ -178,6 +188,9 @@ fn catchable(signal: Signal) -> Result<(), InstallError> {
 impl Entry {
     pub(crate) fn handler(&self) -> HandlerFn {
         self.spec.function
+    }
+    fn data(&self) -> usize {
+        self.spec.data
     }
     pub(crate) fn mask(&self) -> SigSet {
         self.spec.mask
@@ -224,73 +237,5 @@ impl Registration {
     /// one would remove that. Whatever the reason, nothing has changed, and the error gives the registration back.
     pub fn remove(self) -> Result<(), RemoveError> {
         table::remove(self.signal, self.entry).map_err(|error| RemoveError::new(self, error))
-    }
-}
-
-/// One delivery of a signal, as its handler sees it.
-///
-/// Async-signal safety: made for handlers. Cost: no system call.
-#[derive(Debug)]
-pub struct Delivery<'d> {
-    signal: Signal,
-    /// Whose handler is called.
-    entry: &'static Entry,
-    info: *mut libc::siginfo_t,
-    context: Option<NonNull<libc::ucontext_t>>,
-    deferred: bool,
-    captured_at: Option<usize>,
-    frame: PhantomData<&'d libc::siginfo_t>,
-}
-
-impl Delivery<'_> {
-    pub(crate) fn new(
-        signal: Signal,
-        entry: &'static Entry,
-        info: *mut libc::siginfo_t,
-        context: Option<NonNull<libc::ucontext_t>>,
-        deferred: bool,
-        captured_at: Option<usize>,
-    ) -> Self {
-        Delivery { signal, entry, info, context, deferred, captured_at, frame: PhantomData }
-    }
-
-    /// Which signal it is.
-    pub fn signal(&self) -> Signal {
-        self.signal
-    }
-
-    /// The kernel's account of who sent it and why.
-    #[doc(alias = "si_code")]
-    pub fn info(&self) -> &libc::siginfo_t {
-        // SAFETY: a delivery is made around a live siginfo and borrowed only for the handler's call.
-        unsafe { &*self.info }
-    }
-
-    /// The machine context of the interrupted code, the kernel's own: what is written to it takes effect as the handler returns.
-    ///
-    /// For a deferred delivery that is the end of the region, not the instruction at which the signal first arrived. `None` where
-    /// there is no interrupted code: a SIGCONT that a region has held back, and signals that the kernel refused to queue again (a sandbox,
-    /// `RLIMIT_SIGPENDING`), are dispatched by the region's exit.
-    #[doc(alias = "uc_mcontext")]
-    pub fn ucontext(&self) -> Option<NonNull<libc::ucontext_t>> {
-        self.context
-    }
-
-    /// The instruction that the signal interrupted: for a delivery that a region had held back, the one at which it first arrived.
-    ///
-    /// `None` for a signal that came while the region was already holding others back, and so waited in the kernel; and for one that was
-    /// followed by another capture in the same region. Also on NetBSD, OpenBSD, illumos and the less common architectures, whose machine
-    /// contexts are not read.
-    pub fn program_counter(&self) -> Option<usize> {
-        if self.deferred && !mutant!("pc-of-exit") {
-            return self.captured_at;
-        }
-        // SAFETY: the context is that of a live frame.
-        self.context.and_then(|context| sys::program_counter(unsafe { context.as_ref() }))
-    }
-
-    /// Whether a region had held the signal back.
-    pub fn was_deferred(&self) -> bool {
-        self.deferred
     }
 }

@@ -16,6 +16,8 @@ pub enum NotifyError {
     Synchronous(Signal),
     /// The system refused a handler: a sandbox, for instance.
     Refused(Signal),
+    /// A queue of no length: it would lose everything.
+    ZeroCapacity,
     /// There is no memory.
     NoMemory,
     /// The system refused the thread, a pipe, or a queue of that capacity, with this `errno`.
@@ -31,8 +33,9 @@ impl fmt::Display for NotifyError {
             NotifyError::Reserved(signal) => write!(f, "{signal} is reserved for the C library"),
             NotifyError::Synchronous(signal) => write!(f, "{signal} is answered by a handler on its own thread, not by a notification"),
             NotifyError::Refused(signal) => write!(f, "the system refused a handler for {signal}"),
+            NotifyError::ZeroCapacity => f.write_str("a queue needs room for at least one notification"),
             NotifyError::NoMemory => f.write_str("no memory for another subscription"),
-            NotifyError::System(errno) => write!(f, "the system refused a thread or a pipe (errno {errno})"),
+            NotifyError::System(errno) => write!(f, "the system refused a thread, or a pipe of that capacity (errno {errno})"),
             NotifyError::Forked => f.write_str("the subscription belongs to the process that forked this one"),
         }
     }

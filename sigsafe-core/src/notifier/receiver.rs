@@ -52,7 +52,7 @@ impl Drop for Queue {
 }
 
 impl Receiver {
-    /// Subscribes `signals`, in force when this returns, with room for `capacity` notifications. With a capacity of zero all are lost.
+    /// Subscribes `signals`, in force when this returns, with room for `capacity` notifications.
     ///
     /// Async-signal safety: not to be called from a handler. Cost: the handshake of [the module](super#cost), and five system calls for
     /// the queue.
@@ -60,10 +60,13 @@ impl Receiver {
     /// # Errors
     ///
     /// [`NotifyError`] says which signals cannot be subscribed, and what the system refused: on Linux a capacity beyond what
-    /// `/proc/sys/fs/pipe-max-size` allows, 128 bytes each. Elsewhere a queue is never longer than the system's pipes. Nothing has
-    /// changed then.
+    /// `/proc/sys/fs/pipe-max-size` allows, 128 bytes each. Elsewhere a queue is never longer than the system's pipes. A
+    /// capacity of zero is [`NotifyError::ZeroCapacity`]. Nothing has changed then.
     #[doc(alias = "signalfd")]
     pub fn new(signals: SigSet, capacity: usize) -> Result<Receiver, NotifyError> {
+        if capacity == 0 {
+            return Err(NotifyError::ZeroCapacity);
+        }
         let queue = Queue(Pipe::new().map_err(NotifyError::System)?);
         queue.0.reserve(capacity).map_err(NotifyError::System)?;
         let handle = Handle::new(Sink::Queue { pipe: queue.0, capacity }, signals)?;

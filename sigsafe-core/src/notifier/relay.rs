@@ -9,7 +9,6 @@ use super::pipe::bare;
 use super::state::{self, State};
 use crate::handler::{Delivery, Handler};
 use crate::siginfo::SigInfo;
-use crate::signal::Signal;
 use crate::sigset::SigSet;
 
 /// What is installed. `mask`: the notifier's thread lets one signal in at a time, so that the others wait in the kernel, which has more room
@@ -28,7 +27,7 @@ fn relay(delivery: &Delivery<'_>) {
         relaying.fetch_add(1, Ordering::SeqCst);
         let subscribed = state.subscribed().contains(signal);
         if subscribed {
-            state.put(signal, delivery.info());
+            state.put(&delivery.info());
         }
         relaying.fetch_sub(1, Ordering::SeqCst);
         subscribed
@@ -46,8 +45,9 @@ fn relay(delivery: &Delivery<'_>) {
 
 impl State {
     /// Hands one signal to the thread.
-    fn put(&self, signal: Signal, info: &libc::siginfo_t) {
-        if self.pipe.write(info) {
+    fn put(&self, info: &SigInfo) {
+        let signal = info.signal();
+        if self.pipe.write(info.as_raw()) {
             return;
         }
         if signal.is_real_time() {

@@ -17,8 +17,8 @@ use crate::sys;
 /// processor has AVX-512 or AMX state to save, so Linux tells it at run time.
 fn frame_bytes() -> usize {
     #[cfg(target_os = "linux")]
-    // SAFETY: the call reads a table that the process was started with; it needs no memory.
-    let told = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+    // SAFETY: the call reads a table that the process was started with; it needs no memory. Where it finds nothing it says so in `errno`.
+    let told = sys::errno::keeping_errno(|| unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) }) as usize;
     #[cfg(not(target_os = "linux"))]
     let told = 0;
     told.max(MIN_BYTES)

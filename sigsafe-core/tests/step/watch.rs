@@ -44,7 +44,7 @@ pub(crate) fn use_masks() {
 /// For deferrable handlers.
 pub(crate) fn on_deferrable(delivery: &Delivery<'_>) {
     // A fault is the exception: it runs at once.
-    if in_region() && delivery.info().si_code <= 0 {
+    if in_region() && !delivery.info().is_raised() {
         WRONG.fetch_or(RAN_IN_REGION, SeqCst);
     }
     on_any_time(delivery);

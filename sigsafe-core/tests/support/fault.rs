@@ -49,7 +49,7 @@ pub fn open_page() {
 
 fn log_and_open(delivery: &Delivery<'_>) {
     log::record(delivery);
-    if delivery.info().si_code > 0 {
+    if delivery.info().is_raised() {
         open_page();
     }
 }

@@ -71,7 +71,7 @@ fn words_of(info: &libc::siginfo_t) -> Info {
 /// The handler that most tests install: appends a row and returns.
 pub fn record(delivery: &Delivery<'_>) {
     let flags = [delivery.was_deferred(), delivery.ucontext().is_some(), in_region()];
-    append(delivery.signal().number(), words_of(delivery.info()), flags, handler_depth());
+    append(delivery.signal().number(), words_of(delivery.info().as_raw()), flags, handler_depth());
 }
 
 /// A plain C handler with the same effect, for comparison.
