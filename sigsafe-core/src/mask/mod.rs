@@ -91,8 +91,8 @@ pub fn block(set: SigSet) -> SigSet {
 /// Outside a region, at least one signal that waited is delivered before this returns (POSIX, `pthread_sigmask`); in a region they
 /// wait for its end. Unblocking what is not blocked is no error.
 ///
-/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call, two in a
-/// region.
+/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call; in a region up
+/// to two more.
 #[doc(alias = "SIG_UNBLOCK")]
 pub fn unblock(set: SigSet) -> SigSet {
     let r = record();
@@ -101,7 +101,10 @@ pub fn unblock(set: SigSet) -> SigSet {
         let kernel = sys::sigprocmask(How::Block, SigSet::EMPTY);
         let before = kernel.difference(held_back(r));
         let_in_later(r, set.intersection(kernel));
-        sys::sigprocmask(How::Unblock, set.difference(policy::deferrable()));
+        let now = set.intersection(kernel).difference(policy::deferrable());
+        if !now.is_empty() {
+            sys::sigprocmask(How::Unblock, now);
+        }
         before
     } else {
         let held_back = held_back(r);
@@ -113,8 +116,8 @@ pub fn unblock(set: SigSet) -> SigSet {
 
 /// Blocks exactly `set`. Returns what was blocked before.
 ///
-/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call, two in a
-/// region.
+/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call; in a region up
+/// to two more.
 #[doc(alias = "SIG_SETMASK")]
 pub fn set(set: SigSet) -> SigSet {
     let r = record();
@@ -123,7 +126,10 @@ pub fn set(set: SigSet) -> SigSet {
         let kernel = sys::sigprocmask(How::Block, set);
         let before = kernel.difference(take_over(r, set));
         let_in_later(r, kernel.difference(set));
-        sys::sigprocmask(How::Unblock, editable(set.complement()).difference(policy::deferrable()));
+        let now = kernel.intersection(editable(set.complement())).difference(policy::deferrable());
+        if !now.is_empty() {
+            sys::sigprocmask(How::Unblock, now);
+        }
         before
     } else {
         let held_back = take_over(r, set);

@@ -54,8 +54,8 @@ impl Drop for Queue {
 impl Receiver {
     /// Subscribes `signals`, in force when this returns, with room for `capacity` notifications.
     ///
-    /// Async-signal safety: not to be called from a handler. Cost: the handshake of [the module](super#cost), and five system calls for
-    /// the queue.
+    /// Async-signal safety: not to be called from a handler. Cost: the handshake of [the module](super#cost), and two system calls for
+    /// the queue; two more to drop it.
     ///
     /// # Errors
     ///
