@@ -50,6 +50,7 @@ declare -A catches=(
   [vfork-edits-mask]="-p sigsafe-core --test vfork mask_operations_of_a_vfork_child_leave_its_parent_s_region_alone"
   [fork-keeps-slots]="-p sigsafe-core --test inherit a_fork_in_a_region_leaves_the_signal_to_the_parent_alone"
   [thread-id-alone]="-p sigsafe-core --test inherit a_thread_of_a_fork_s_child_has_no_number_of_a_thread_of_the_parent"
+  [leave-opens]="-p sigsafe-core --test leave a_region_that_ends_after_leaving_lets_nothing_in"
   [exit-forgets]="-p sigsafe-core --test leave a_signal_of_the_process_is_handled_by_another_thread"
   [pc-of-exit]="-p sigsafe-core --test place the_program_counter_is_that_of_the_arrival"
   [taken-leaves-place]="-p sigsafe-core --test place what_came_after_one_that_was_taken_has_no_program_counter"

@@ -7,7 +7,10 @@ use std::thread;
 
 use sigsafe_core::{DeferredCounter, MaskGuard, SigSet, Signal, leave_thread, mask};
 use support::send::{kill, sigqueue, tgkill};
-use support::{RT, SENT_FAULT, alone, expect_success, fork_child, log, log_runs, spin_until};
+use support::{Form, RT, SENT_FAULT, alone, expect_success, fork_child, log, log_runs, spin_until};
+
+/// KILL and STOP, libc's own, and faults.
+const NEVER_BLOCKED: SigSet = SigSet::RESERVED.union(SigSet::SYNCHRONOUS).union(SigSet::EMPTY.with(Signal::KILL).with(Signal::STOP));
 
 /// A thread captures what `send` sends and exits in the region; all others have the signal blocked until then. In a child, where
 /// there are no others but those of the test.
@@ -79,5 +82,28 @@ fn what_was_handled_is_not_sent_on() {
         wait.recv().unwrap();
         exiting.join().unwrap();
         assert_eq!(log::count(), 0);
+    });
+}
+
+/// The guard of a thread-local ends as late as that.
+#[test]
+fn a_region_that_ends_after_leaving_lets_nothing_in() {
+    alone("a_region_that_ends_after_leaving_lets_nothing_in", || {
+        for signal in [Signal::TERM, RT, Signal::CONT, SENT_FAULT] {
+            let registration = log_runs(signal);
+            for form in Form::ALL {
+                thread::spawn(move || {
+                    form.run(|| {
+                        tgkill(signal);
+                        leave_thread();
+                    });
+                    assert_eq!(log::count(), 0, "{signal} {form:?}");
+                    assert_eq!(mask::current(), !NEVER_BLOCKED, "{signal} {form:?}");
+                })
+                .join()
+                .unwrap();
+            }
+            registration.remove().unwrap();
+        }
     });
 }

@@ -11,6 +11,7 @@ use core::sync::atomic::Ordering;
 use crate::defer::policy;
 use crate::handler::entry::Entry;
 use crate::handler::{Delivery, forward, table};
+use crate::mask;
 use crate::record::{ADMITTING, ThreadRecord, depth, fence, get, put, record, set_depth};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
@@ -100,13 +101,14 @@ pub(crate) fn release_for(_: &ThreadRecord, _: SigSet) -> bool {
 }
 
 /// To be called by a thread that is about to exit, possibly out of a region: it runs no handler any more, since every signal is
-/// blocked from here on. (Where regions capture signals, this is also where they are sent on to the process.)
+/// blocked from here on, also when a region ends after this. (Where regions capture signals, this is also where they are sent on to the process.)
 ///
 /// Threads that this crate has created do it themselves.
 ///
 /// Async-signal safety: may be called from a handler. Cost: one system call.
 pub fn leave_thread() {
-    sys::sigprocmask(How::Block, policy::BLOCKABLE.difference(policy::FAULTS));
+    // As the thread's own mask: what regions have blocked is not theirs to unblock any more.
+    mask::block(policy::BLOCKABLE.difference(policy::FAULTS));
 }
 
 /// A captured signal: there are none.
