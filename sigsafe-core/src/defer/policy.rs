@@ -5,6 +5,8 @@ use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
 use crate::bits::AtomicBits;
+#[cfg(deferral)]
+use crate::siginfo::is_raised;
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 
@@ -59,7 +61,7 @@ pub(crate) enum Verdict {
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) signal: Signal,
-    /// `si_code`: positive when the kernel itself raised the signal.
+    /// `si_code`.
     pub(crate) code: c_int,
     /// Whether `si_pid` is this process.
     pub(crate) from_self: bool,
@@ -82,7 +84,7 @@ pub(crate) fn decide(arrival: Arrival) -> Verdict {
     if FAULTS.contains(signal) {
         // Returning from a fault without its handler would run into it again; a sent one, requeued and unblocked, would come
         // back before the next instruction, without end.
-        return if code > 0 || mutant!("sent-fault-at-once") { Verdict::Run } else { Verdict::Keep };
+        return if is_raised(signal, code) || mutant!("sent-fault-at-once") { Verdict::Run } else { Verdict::Keep };
     }
     if signal == Signal::ABRT {
         // abort() raises it and, if raise() returns, takes the process down by other means.
