@@ -22,8 +22,8 @@ mod sealed {
 /// spawns it, what a region holds back included. Call one of them, once.
 ///
 /// The child's handled signals get their default action before its mask changes, as `exec` would do a moment later: no handler of this
-/// program runs in the child. Closures of `pre_exec` that were added later run with that mask. Each has std start the child by `fork` and `exec`
-/// instead of `posix_spawn`.
+/// program runs in the child. Closures of `pre_exec` that were added later run with that mask. Each has std start the child by `fork` and
+/// `exec` instead of `posix_spawn`.
 ///
 /// If [`exec`](std::os::unix::process::CommandExt::exec) is called on the command in place of `spawn`, and fails, then this program goes
 /// on with the mask and the default actions.

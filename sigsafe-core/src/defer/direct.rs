@@ -1,8 +1,8 @@
 //! No deferral: what takes the place of the other modules here where a signal cannot be given back to the kernel as it came.
 //!
-//! The kernel's entry runs the handler at once. A region holds signals back by the kernel's mask alone (`FullSyscall`, or DragonFly's
-//! own block), so that in one only a fault or an immediate handler gets here. Nothing is ever captured, so the slots are empty. The entry runs as a signal handler, at any instruction
-//! of the thread; the flush as the last thing that an exit does.
+//! The kernel's entry runs the handler at once. A region holds signals back by the kernel's mask alone (`FullSyscall`, or DragonFly's own
+//! block), so that in one only a fault or an immediate handler gets here. Nothing is ever captured, so the slots are empty. The entry
+//! runs as a signal handler, at any instruction of the thread; the flush as the last thing that an exit does.
 
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
@@ -100,8 +100,8 @@ pub(crate) fn release_for(_: &ThreadRecord, _: SigSet) -> bool {
     false
 }
 
-/// To be called by a thread that is about to exit, possibly out of a region: it runs no handler any more, since every signal is
-/// blocked from here on, also when a region ends after this. (Where regions capture signals, this is also where they are sent on to the process.)
+/// To be called by a thread that is about to exit, possibly out of a region: it runs no handler any more, since every signal is blocked
+/// from here on, also when a region ends after this. (Where regions capture signals, this is also where they are sent on to the process.)
 ///
 /// Threads that this crate has created do it themselves.
 ///

@@ -11,9 +11,9 @@ use crate::record::record;
 use crate::signal::Signal;
 use crate::sys::{self, How};
 
-/// To be called by a thread that is about to exit, possibly out of a region: it runs no handler any more, since every signal is
-/// blocked from here on, also when a region ends after this (a guard in a thread-local), and what a region has captured and not let in is sent on to the process, where another thread handles it.
-/// What was sent to this thread goes with it, as POSIX has it.
+/// To be called by a thread that is about to exit, possibly out of a region: it runs no handler any more, since every signal is blocked
+/// from here on, also when a region ends after this (a guard in a thread-local), and what a region has captured and not let in is sent on
+/// to the process, where another thread handles it. What was sent to this thread goes with it, as POSIX has it.
 ///
 /// Threads that this crate has created do it themselves. A signal that says nothing of how it was sent counts as sent to the
 /// process. Except on the main thread, what `kill` has sent arrives with this process as its sender, since the kernel lets nobody

@@ -85,7 +85,28 @@ impl Handler {
 
     /// A word for the function, which finds it as [`Delivery::data`]: one function may so serve several masters. It is a number, or the
     /// exposed address of something that outlives the last run of the handler (which may come after the
-    /// [removal](Registration::remove), on another thread). 0 unless given.
+    /// [removal](Registration::remove), on another thread). 0 unless given. Registrations with different words have memory of their own,
+    /// which is not given back.
+    ///
+    /// ```
+    /// use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    /// use sigsafe_core::Signal;
+    /// use sigsafe_core::handler::{Delivery, Handler};
+    ///
+    /// static SEEN: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+    ///
+    /// fn count(delivery: &Delivery<'_>) {
+    ///     SEEN[delivery.data()].fetch_add(1, Relaxed);
+    /// }
+    ///
+    /// for (index, signal) in [Signal::USR1, Signal::USR2].into_iter().enumerate() {
+    ///     // SAFETY: the handler touches one atomic, and its word is an index of the array.
+    ///     unsafe { Handler::new(count).data(index).install(signal)? };
+    /// }
+    /// unsafe { libc::raise(libc::SIGUSR2) };
+    /// assert_eq!((SEEN[0].load(Relaxed), SEEN[1].load(Relaxed)), (0, 1));
+    /// # Ok::<(), sigsafe_core::handler::InstallError>(())
+    /// ```
     pub const fn data(self, data: usize) -> Handler {
         Handler { data, ..self }
     }
@@ -160,8 +181,8 @@ impl Handler {
     /// nothing else that the interrupted code may be in the middle of. It must return (no `longjmp`). What ends with a guard (a region, an
     /// alternate stack, an attachment) it must not leave behind alive, and it must not end one that it has not begun.
     ///
-    /// Code in a region that calls [`mask::suspend`](crate::mask::suspend) or [`mask::temporary`](crate::mask::temporary) has the handlers that
-    /// these let in run at that call.
+    /// Code in a region that calls [`mask::suspend`](crate::mask::suspend) or [`mask::temporary`](crate::mask::temporary) has the
+    /// handlers that these let in run at that call.
     pub unsafe fn install(self, signal: Signal) -> Result<Registration, InstallError> {
         catchable(signal)?;
         let entry = table::push(signal, self).map_err(|error| InstallError::from_change(error, signal))?;

@@ -17,7 +17,8 @@ use crate::sys::{self, How};
 /// Of several the one with the lowest number comes first, and of one number's real-time signals the oldest (POSIX, `sigwaitinfo`). What
 /// a region has held back is there to be taken. Other signals are handled meanwhile and do not end the wait. `set` is blocked for as
 /// long as the call lasts, so that nothing of it slips to a handler in between; POSIX asks callers to have it blocked all the
-/// time, and for signals that are sent to the process, in every thread.
+/// time, and for signals that are sent to the process, in every thread. An empty set, or one of nothing but SIGKILL, SIGSTOP and
+/// libc's own, is waited for without end.
 ///
 /// ```
 /// use sigsafe_core::{SigSet, Signal, mask};

@@ -21,30 +21,31 @@
 //! # The thread
 //!
 //! The first subscription starts a thread, the *notifier*. It blocks every signal but the [essential](SigSet::ESSENTIAL), the
-//! [synchronous](SigSet::SYNCHRONOUS), libc's [own](SigSet::RESERVED), and what is subscribed. So a signal to the process arrives even if every
-//! other thread has it blocked; one to a thread waits until that thread unblocks it. What is subscribed is let in while the notifier waits, one
-//! at a time: what comes faster than it is handed out waits in the kernel. Whichever thread takes it, a managed handler
-//! puts its siginfo into a pipe, from which the notifier hands it to each subscription. The handler is
-//! [immediate](crate::handler::Handler::immediate): it touches nothing that a region protects, and a thread in a region may be waiting for
-//! the very notification.
+//! [synchronous](SigSet::SYNCHRONOUS), libc's [own](SigSet::RESERVED), and what is subscribed. So a signal to the process arrives even if
+//! every other thread has it blocked; one to a thread waits until that thread unblocks it. What is subscribed is let in while the
+//! notifier waits, one at a time: what comes faster than it is handed out waits in the kernel. Whichever thread takes it, a managed
+//! handler puts its siginfo into a pipe, from which the notifier hands it to each subscription. The handler is
+//! [immediate](crate::handler::Handler::immediate): it touches nothing that a region protects, and a thread in a region may be waiting
+//! for the very notification.
 //!
 //! # In force
 //!
 //! Subscribing (`new`, `enable`) returns when the handler is installed and the notifier lets the signal in as soon as it waits: a signal
 //! that is sent after that is delivered. Unsubscribing (`disable`, and dropping) returns when the notifier blocks the signal, the
-//! disposition from before the first subscription is back (ignored, default, or somebody's handler, with its flags and mask), what was sent
-//! until then has been delivered, and no callback of this subscription for it runs or will run. A signal that another
-//! thread takes just then reaches the subscription or the handler before it, or is dropped if that was the default action. Of a real-time signal that waits because everybody has it blocked, one instance is
-//! delivered and the others go on waiting. Where another handler was installed over the notifier's in the meantime, that one stays.
+//! disposition from before the first subscription is back (ignored, default, or somebody's handler, with its flags and mask), what was
+//! sent until then has been delivered, and no callback of this subscription for it runs or will run. A signal that another thread takes
+//! just then reaches the subscription or the handler before it, or is dropped if that was the default action. Of a real-time signal that
+//! waits because everybody has it blocked, one instance is delivered and the others go on waiting. Where another handler was installed
+//! over the notifier's in the meantime, that one stays.
 //!
 //! While it is subscribed, SIGCHLD is neither ignored nor installed with `SA_NOCLDWAIT`, whatever it was before: children wait to be reaped.
 //!
 //! # Callbacks
 //!
 //! They run one after the other on the notifier's thread, and while one runs nothing else is delivered. A callback may subscribe and
-//! unsubscribe, itself too. It must not wait for another thread that does so, nor while it has stopped other threads, and it must not wait for
-//! a notification: each would wait for ever. If it unsubscribes, what has arrived and not been delivered yet is dropped. A panic in it
-//! aborts the process.
+//! unsubscribe, itself too. It must not wait for another thread that does so, nor while it has stopped other threads, and it must not
+//! wait for a notification: each would wait for ever. If it unsubscribes, what has arrived and not been delivered yet is dropped. A panic
+//! in it aborts the process.
 //!
 //! # What may be lost
 //!
@@ -56,9 +57,9 @@
 //! # Fork and exec
 //!
 //! In the child of a fork there are no subscriptions: its signals go where they went before them, and its first subscription starts a
-//! notifier of its own. A handler from before the subscription runs there with all but faults blocked. Copies of the parent's subscriptions can be dropped there; the parent's pipes stay open in the child until
-//! `exec`. A child that was forked by a callback must not return from it. After `exec`, dispositions are the default, also those that were ignored
-//! before they were subscribed.
+//! notifier of its own. A handler from before the subscription runs there with all but faults blocked. Copies of the parent's
+//! subscriptions can be dropped there; the parent's pipes stay open in the child until `exec`. A child that was forked by a callback must
+//! not return from it. After `exec`, dispositions are the default, also those that were ignored before they were subscribed.
 //!
 //! A program that closes descriptors it does not know closes the pipes of the notifier too.
 //!

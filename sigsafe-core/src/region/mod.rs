@@ -1,8 +1,9 @@
 //! Critical regions: while a thread is in one, no managed handler runs on it.
 //!
-//! Two backends behind one trait. [`DeferredCounter`] counts in the thread record and costs no system call unless a signal comes;
-//! it holds back *managed* handlers, and exists on Linux (x86_64, aarch64) and, by other means, on DragonFly. [`FullSyscall`] blocks in the kernel, two system calls around the outermost region, and holds
-//! back every handler. Regions of both nest in each other in any order; the last one to end lets in what waited.
+//! Two backends behind one trait. [`DeferredCounter`] counts in the thread record and costs no system call unless a signal comes; it
+//! holds back *managed* handlers, and exists on Linux (x86_64, aarch64) and, by other means, on DragonFly. [`FullSyscall`] blocks in the
+//! kernel, two system calls around the outermost region, and holds back every handler. Regions of both nest in each other in any order;
+//! the last one to end lets in what waited.
 //!
 //! Two forms: the closure ([`critical`]), which cannot be left open and is the cheaper one, and the guard ([`MaskGuard`]), which can
 //! be stored and dropped in any order. No guard holds a mask: with a mask per guard, `a = lock(); b = lock(); drop(a)` would

@@ -12,7 +12,8 @@ use crate::mask;
 use crate::sigset::SigSet;
 use crate::sys::{self, How};
 
-/// What a thread is born with, and what `leave_thread` has it die with: all but faults, whose blocking kills, and libc's own, whose blocking stalls others.
+/// What a thread is born with, and what `leave_thread` has it die with: all but faults, whose blocking kills, and libc's own, whose
+/// blocking stalls others.
 const UNSTARTED: SigSet = policy::BLOCKABLE.difference(policy::FAULTS);
 
 /// Runs `create` with everything blocked. The kernel's mask is then exactly as it was, before anybody looks at the result, and

@@ -50,8 +50,9 @@ pub(crate) fn sigpending() -> SigSet {
     SigSet::from_bits(set)
 }
 
-/// `rt_tgsigqueueinfo` to this thread of `process`, which is this one: the signal arrives with exactly this siginfo, whatever its `si_code` (the kernel
-/// restricts the codes of signals to others only). `false` when the kernel refuses: `RLIMIT_SIGPENDING`, a seccomp filter.
+/// `rt_tgsigqueueinfo` to this thread of `process`, which is this one: the signal arrives with exactly this siginfo, whatever its
+/// `si_code` (the kernel restricts the codes of signals to others only). `false` when the kernel refuses: `RLIMIT_SIGPENDING`, a seccomp
+/// filter.
 ///
 /// # Safety
 ///
