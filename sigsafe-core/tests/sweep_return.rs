@@ -9,13 +9,17 @@
 mod step;
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, mask, region_depth};
-use sigsafe_test_harness::isolate::isolated;
+use sigsafe_test_harness::isolate::isolated_within;
 use step::layers::{self, Closure, EARLIER, Earlier, Full, Guard, Layer, within};
 use step::watch::{self, HANDLED, Tally, WRONG, handled, kernel_mask, set_kernel_mask};
 use step::{AS_FAULT, SENDS, SENT};
+
+/// Of a slow machine, with a stride of 1.
+const LIMIT: Duration = Duration::from_secs(400);
 
 const RT: Signal = match Signal::real_time(2) {
     Ok(signal) => signal,
@@ -106,7 +110,7 @@ fn sweep(contexts: &[&'static [Layer]], numbers: &[i32], operation: &dyn Fn()) {
 
 #[test]
 fn a_handler_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked() {
-    isolated("a_handler_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked", || {
+    isolated_within("a_handler_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked", LIMIT, || {
         let numbers = [Signal::USR1, RT, Signal::SEGV, OWN].map(Signal::number);
         sweep(&[&[Closure], &[Full], &[Guard, Earlier]], &numbers, &|| step::send(IMMEDIATE.number()));
     });
@@ -115,7 +119,7 @@ fn a_handler_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked() {
 /// The same handler where the region has ended and still holds back: there its return may be interrupted.
 #[test]
 fn a_handler_before_a_flush_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked() {
-    isolated("a_handler_before_a_flush_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked", || {
+    isolated_within("a_handler_before_a_flush_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked", LIMIT, || {
         static BEFORE_THE_FLUSH: AtomicU64 = AtomicU64::new(0);
         // Of an exit with a flush, more than those up to it.
         for at in (1..=30).step_by(watch::stride(3) as usize) {
@@ -129,7 +133,7 @@ fn a_handler_before_a_flush_that_unblocks_what_the_thread_has_blocked_leaves_it_
 
 #[test]
 fn an_immediate_handler_at_every_instruction_of_an_exit_leaves_it_its_flush() {
-    isolated("an_immediate_handler_at_every_instruction_of_an_exit_leaves_it_its_flush", || {
+    isolated_within("an_immediate_handler_at_every_instruction_of_an_exit_leaves_it_its_flush", LIMIT, || {
         let numbers = [OTHER_IMMEDIATE.number(), Signal::SEGV.number() | AS_FAULT];
         sweep(&[&[Closure, Earlier], &[Guard, Earlier], &[Full, Earlier]], &numbers, &|| step::begin(sends()));
     });
