@@ -1,14 +1,14 @@
 //! A signal at every instruction of two short stretches at which a region could let go of what it holds back: the return of an immediate
 //! handler that has run over it, and an exit that has something to flush.
 //!
-//! Parts of what the other sweeps step through, in a fraction of their time, under conditions of their own. `SIGSAFE_SWEEP_STRIDE=1`
-//! leaves out nothing.
+//! Parts of what the other sweeps step through, under conditions of their own.
 
 #![cfg(target_arch = "x86_64")]
 
 mod step;
 
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::SeqCst};
+use std::cell::Cell;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use sigsafe_core::handler::{Delivery, Handler};
@@ -16,9 +16,9 @@ use sigsafe_core::{SigSet, Signal, mask, region_depth};
 use sigsafe_test_harness::isolate::isolated_within;
 use step::layers::{self, Closure, EARLIER, Earlier, Full, Guard, Layer, within};
 use step::watch::{self, HANDLED, Tally, WRONG, handled, kernel_mask, set_kernel_mask};
-use step::{AS_FAULT, SENDS, SENT};
+use step::{AS_FAULT, Path, SENT, Stop};
 
-/// Of a slow machine, with a stride of 1.
+/// Of a slow machine.
 const LIMIT: Duration = Duration::from_secs(400);
 
 const RT: Signal = match Signal::real_time(2) {
@@ -32,19 +32,17 @@ const OTHER_IMMEDIATE: Signal = Signal::ALRM;
 /// The thread itself has it blocked.
 const OWN: Signal = Signal::QUIT;
 
-/// What is sent, and at which boundary.
-static NUMBER: AtomicI32 = AtomicI32::new(0);
-static AT: AtomicU64 = AtomicU64::new(0);
-
-fn sends() -> [(u64, i32); SENDS] {
-    [(AT.load(SeqCst), NUMBER.load(SeqCst)), (0, 0)]
+thread_local! {
+    // The handler that takes it is run by this thread's own sends, never at an arbitrary instruction.
+    /// What is sent, and where; `None` to learn the way.
+    static SEND: Cell<Option<(Stop, i32)>> = const { Cell::new(None) };
 }
 
 /// As foreign code does: the kernel's mask, whatever the engine holds back. Then every boundary of the way back. No region before, since
 /// a full-mask one over another leaves everything blocked here.
 fn unblock_and_return(_: &Delivery<'_>) {
     set_kernel_mask(kernel_mask() & !SigSet::from(OWN).bits());
-    step::begin(sends());
+    step::begin(SEND.get());
 }
 
 fn install() {
@@ -59,7 +57,6 @@ fn install() {
         // SAFETY: as above; it edits the mask of its own frame.
         unsafe { Handler::new(handler).immediate(true).install(signal).unwrap() };
     }
-    step::wrap(IMMEDIATE.number());
 }
 
 /// Whether a run has left anything wrong. The region has ended.
@@ -77,31 +74,35 @@ fn judge() -> bool {
     right
 }
 
+/// From the beginning in `operation` to behind the regions: the way, and whether the run came to its stop.
+#[inline(never)]
+fn round(context: &'static [Layer], operation: &dyn Fn()) -> (Path, bool) {
+    within(context, 0, operation);
+    step::end()
+}
+
 /// Runs `operation` in each of `contexts` with each of `numbers` at each boundary. It begins to step; the steps end behind the regions, or
 /// with the handler that began them.
 fn sweep(contexts: &[&'static [Layer]], numbers: &[i32], operation: &dyn Fn()) {
-    install();
     set_kernel_mask(SigSet::from(OWN).bits());
     for &context in contexts {
         for &number in numbers {
             let mut tally = Tally::new();
-            let run = |at| {
-                AT.store(at, SeqCst);
-                NUMBER.store(number, SeqCst);
-                within(context, number, operation);
-                let boundaries = step::end();
+            let run = |send| {
+                SEND.set(send);
+                let way = round(context, operation);
                 assert_eq!(handled(EARLIER), u32::from(context.contains(&Earlier)), "the earlier signal");
-                boundaries
+                way
             };
             // The first runs bind functions.
-            run(0);
+            run(None);
             judge();
-            let boundaries = run(0);
-            assert!(boundaries > 30 && judge(), "{boundaries} boundaries, and nothing was sent");
-            for at in 1..=boundaries {
-                run(at);
-                assert_eq!(SENT[(number & !AS_FAULT) as usize].load(SeqCst), 1, "{context:?}, {number:#x} at {at} was not sent");
-                tally.add(!judge(), || format!("{context:?}, {number:#x} at {at} of {boundaries}"));
+            let stops = run(None).0.stops();
+            assert!(stops.len() > 30 && judge(), "{} boundaries, and nothing was sent", stops.len());
+            for (at, stop) in stops.iter().enumerate() {
+                let (_, met) = run(Some((*stop, number)));
+                assert!(met, "{context:?}, {number:#x} at {at} was not sent");
+                tally.add(!judge(), || format!("{context:?}, {number:#x} at {at} of {}", stops.len()));
             }
             tally.conclude();
         }
@@ -111,6 +112,7 @@ fn sweep(contexts: &[&'static [Layer]], numbers: &[i32], operation: &dyn Fn()) {
 #[test]
 fn a_handler_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked() {
     isolated_within("a_handler_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked", LIMIT, || {
+        install();
         let numbers = [Signal::USR1, RT, Signal::SEGV, OWN].map(Signal::number);
         sweep(&[&[Closure], &[Full], &[Guard, Earlier]], &numbers, &|| step::send(IMMEDIATE.number()));
     });
@@ -120,13 +122,17 @@ fn a_handler_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked() {
 #[test]
 fn a_handler_before_a_flush_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked() {
     isolated_within("a_handler_before_a_flush_that_unblocks_what_the_thread_has_blocked_leaves_it_blocked", LIMIT, || {
-        static BEFORE_THE_FLUSH: AtomicU64 = AtomicU64::new(0);
-        // Of an exit with a flush, more than those up to it.
-        for at in (1..=30).step_by(watch::stride(3) as usize) {
-            BEFORE_THE_FLUSH.store(at, SeqCst);
-            sweep(&[&[Closure, Earlier]], &[OWN.number()], &|| {
-                step::begin([(BEFORE_THE_FLUSH.load(SeqCst), IMMEDIATE.number()), (0, 0)]);
-            });
+        install();
+        let context: &'static [Layer] = &[Closure, Earlier];
+        // Where the handler begins, which then takes its turn; at first, the way there.
+        let before_the_flush = Cell::new(None);
+        let operation = || step::begin(before_the_flush.get().map(|stop| (stop, IMMEDIATE.number())));
+        round(context, &operation);
+        let (way, _) = round(context, &operation);
+        for stop in way.stops() {
+            before_the_flush.set(Some(stop));
+            HANDLED[EARLIER.number() as usize].store(0, SeqCst);
+            sweep(&[context], &[OWN.number()], &operation);
         }
     });
 }
@@ -134,7 +140,8 @@ fn a_handler_before_a_flush_that_unblocks_what_the_thread_has_blocked_leaves_it_
 #[test]
 fn an_immediate_handler_at_every_instruction_of_an_exit_leaves_it_its_flush() {
     isolated_within("an_immediate_handler_at_every_instruction_of_an_exit_leaves_it_its_flush", LIMIT, || {
+        install();
         let numbers = [OTHER_IMMEDIATE.number(), Signal::SEGV.number() | AS_FAULT];
-        sweep(&[&[Closure, Earlier], &[Guard, Earlier], &[Full, Earlier]], &numbers, &|| step::begin(sends()));
+        sweep(&[&[Closure, Earlier], &[Guard, Earlier], &[Full, Earlier]], &numbers, &|| step::begin(SEND.get()));
     });
 }

@@ -3,7 +3,7 @@
 //! A *story* is an operation in some layers of regions and handlers, with a signal at one of its instructions. It is told in the main flow,
 //! or in a handler that this thread's own send runs at once, never at an arbitrary instruction.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering::SeqCst;
 
 use sigsafe_core::handler::{Delivery, Handler};
@@ -11,7 +11,7 @@ use sigsafe_core::{SigSet, Signal, mask};
 
 use crate::step::layers::{self, EARLIER, Earlier, Later, Layer, Same, within};
 use crate::step::watch::{self, HANDLED, WRONG, handled, kernel_mask, set_kernel_mask};
-use crate::step::{self, AS_FAULT, STUCK};
+use crate::step::{self, AS_FAULT, STUCK, Stop};
 
 const RT: Signal = match Signal::real_time(2) {
     Ok(signal) => signal,
@@ -68,7 +68,9 @@ pub(crate) struct Story {
     pub(crate) mask: SigSet,
     pub(crate) operation: Operation,
     pub(crate) number: i32,
-    pub(crate) at: u64,
+    /// The boundary at which it is sent, counted from 1; 0 to learn them.
+    pub(crate) at: usize,
+    pub(crate) stop: Stop,
 }
 
 /// What is seen right behind the operation.
@@ -78,10 +80,11 @@ pub(crate) struct Seen {
     current: SigSet,
     pending: SigSet,
     handled: u32,
-    pub(crate) boundaries: u64,
+    not_met: bool,
 }
 
 thread_local! {
+    static STOPS: RefCell<Vec<Stop>> = const { RefCell::new(Vec::new()) };
     static SEEN: Cell<Option<Seen>> = const { Cell::new(None) };
 }
 
@@ -136,6 +139,14 @@ impl Story {
         self.layers.contains(&Earlier)
     }
 
+    /// The boundaries of the operation.
+    pub(crate) fn learn(self) -> Vec<Stop> {
+        let seen = Story { at: 0, ..self }.run();
+        assert!(seen.is_some(), "the operation is reached");
+        mask::set(SigSet::EMPTY);
+        STOPS.take()
+    }
+
     pub(crate) fn run(self) -> Option<Seen> {
         WRONG.store(0, SeqCst);
         HANDLED.iter().for_each(|count| count.store(0, SeqCst));
@@ -147,15 +158,15 @@ impl Story {
 
     fn operate(self) {
         let mut returned = SigSet::EMPTY;
-        let sends = [(self.at, self.number), (0, 0)];
-        let boundaries = if self.at == 0 {
-            step::run(sends, || returned = self.operation.perform())
+        let mut operation = || returned = self.operation.perform();
+        let not_met = if self.at == 0 {
+            STOPS.set(step::learn(None, &mut operation).stops());
+            false
         } else {
-            step::run_until_sent(sends, || returned = self.operation.perform());
-            0
+            !step::run(&[(self.stop, self.number)], &mut operation)
         };
         let handled = handled(self.signal());
-        SEEN.set(Some(Seen { returned, current: mask::current(), pending: mask::pending(), handled, boundaries }));
+        SEEN.set(Some(Seen { returned, current: mask::current(), pending: mask::pending(), handled, not_met }));
     }
 
     /// How many signals of the number under test were sent.
@@ -165,7 +176,7 @@ impl Story {
 
     /// What is wrong after a run, first right behind the operation and then at the end. Leaves the thread as it was before the first
     /// story.
-    pub(crate) fn judge(&self, seen: Option<Seen>, boundaries: u64) -> Vec<&'static str> {
+    pub(crate) fn judge(&self, seen: Option<Seen>, boundaries: usize) -> Vec<&'static str> {
         let mut wrong = Vec::new();
         let mut check = |right: bool, what| {
             if !right {
@@ -174,6 +185,7 @@ impl Story {
         };
         if let Some(seen) = seen {
             self.judge_operation(seen, boundaries, &mut check);
+            check(!seen.not_met, "the boundary was not met");
         } else {
             check(false, "the operation was not reached");
         }
@@ -210,7 +222,7 @@ impl Story {
         count == self.sent() || (count == 1 && !self.signal().is_real_time())
     }
 
-    fn judge_operation(&self, seen: Seen, boundaries: u64, check: &mut impl FnMut(bool, &'static str)) {
+    fn judge_operation(&self, seen: Seen, boundaries: usize, check: &mut impl FnMut(bool, &'static str)) {
         let signal = self.signal();
         let (before, after) = (self.before(), self.after());
         check(seen.current == after, "the logical mask behind the operation");
