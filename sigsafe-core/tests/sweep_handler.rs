@@ -25,7 +25,7 @@ use step::watch::{self, holds_back, set_kernel_mask, stride};
 use support::{Disposition, RT, kernel_mask};
 use trace::{Script, swept};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Its immediate handler is another signal's, and edits the mask.
 const ANOTHER: Signal = Signal::USR2;
@@ -257,7 +257,7 @@ fn tracee(script: &Script, stories: &[Story]) {
 
 fn sweep(operations: &[(Operation, &[Below])]) {
     let stories = stories(operations);
-    trace::sweep(&stories, &KINDS, stride(13), false, |script| tracee(script, &stories));
+    trace::sweep(&stories, &KINDS, stride(11), false, |script| tracee(script, &stories));
 }
 
 const ANY: &[Below] = &[Ignored, Foreign, Managed];

@@ -25,7 +25,7 @@ use step::watch::{self, handled, holds_back, set_kernel_mask, stride};
 use support::{Disposition, RT, kernel_mask, send, spin_until};
 use trace::{Script, swept};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Enabled and disabled. Ignored while it is not subscribed.
 const TARGET: Signal = Signal::USR1;
@@ -148,7 +148,7 @@ fn tracee(script: &Script, stories: &[Story]) {
 fn sweep(enables: bool) {
     let masks = [SigSet::EMPTY, SigSet::EMPTY.with(TARGET).with(Signal::PROF)];
     let stories = CONTEXTS.into_iter().flat_map(|layers| masks.map(|mask| Story { enables, layers, mask })).collect::<Vec<_>>();
-    trace::sweep(&stories, &KINDS, stride(13), false, |script| tracee(script, &stories));
+    trace::sweep(&stories, &KINDS, stride(11), false, |script| tracee(script, &stories));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use support::{RT, errno, kernel_mask, manage, send};
 use trace::{Script, swept};
 
 /// Enough for every boundary.
-const LIMIT: Duration = Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(1800);
 /// Of a call that has missed what it waits for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
