@@ -42,7 +42,7 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
     r.added.store(0, Ordering::Relaxed);
     r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
-    if phase & ADMITTING != 0 {
+    if phase & ADMITTING != 0 && mask::temporary_in_force() {
         // Let in by a temporary mask: the region below blocks nothing here, so a region of this handler has to.
         set_depth(&r.full, 0);
     }

@@ -13,6 +13,7 @@ use crate::defer::order::{Received, receive};
 use crate::defer::policy::{self, Arrival, Verdict};
 use crate::handler::entry::Entry;
 use crate::handler::{Delivery, forward, table};
+use crate::mask;
 use crate::record::{ADMITTING, RELEASING, ThreadRecord, depth, fence, get, put, record, set_depth};
 use crate::siginfo::is_raised;
 use crate::signal::Signal;
@@ -111,7 +112,7 @@ pub(crate) unsafe fn run(
     if !mutant!("below-forgotten") {
         r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
     }
-    if full != 0 && phase & ADMITTING != 0 && !mutant!("admitted-in-full-region") && temporary_in_force() {
+    if full != 0 && phase & ADMITTING != 0 && !mutant!("admitted-in-full-region") && mask::temporary_in_force() {
         // So that of the full-mask region below is not: such a region of the handler's has to block.
         set_depth(&r.full, 0);
     }
@@ -176,13 +177,6 @@ pub(crate) unsafe fn run(
             flush(r);
         }
     }
-}
-
-/// Whether the temporary mask that is announced is in force already. Before, everything deferrable is blocked, and a handler that
-/// let it in would have the call wait for what has come.
-#[cold]
-fn temporary_in_force() -> bool {
-    mutant!("announced-is-in-force") || !policy::deferrable().is_subset(sys::sigprocmask(How::Block, SigSet::EMPTY))
 }
 
 /// A panic in the handler aborts here: it must unwind neither into the kernel's frame nor into an exit that dispatches.

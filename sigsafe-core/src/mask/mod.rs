@@ -10,6 +10,7 @@
 mod temporary;
 mod wait;
 
+pub(crate) use temporary::temporary_in_force;
 pub use temporary::{suspend, temporary};
 pub use wait::{wait, wait_timeout};
 

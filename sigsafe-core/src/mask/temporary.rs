@@ -75,3 +75,10 @@ fn admit_kept(r: &ThreadRecord, set: SigSet) -> bool {
     }
     flush::release_for(r, set)
 }
+
+/// Whether the temporary mask that is announced is in force already. Before, everything deferrable is blocked, and a handler that
+/// let it in would have the call wait for what has come.
+#[cold]
+pub(crate) fn temporary_in_force() -> bool {
+    mutant!("announced-is-in-force") || !policy::deferrable().is_subset(sys::sigprocmask(How::Block, SigSet::EMPTY))
+}
