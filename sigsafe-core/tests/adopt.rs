@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use sigsafe_core::handler::{AdoptError, Delivery, Handler, InstallError, Registration, adopt};
 use sigsafe_core::{SigSet, Signal, critical, mask};
-use support::{Disposition, Form, RT, alone, expect_success, fork_child, kernel_mask, log, manage, reap, send, spin_until};
+use support::{Disposition, Form, RT, SENT_FAULT, alone, expect_success, fork_child, kernel_mask, log, manage, reap, send, spin_until};
 
 /// Adopts what these tests have installed: it returns.
 fn take(signal: Signal) -> Registration {
@@ -30,7 +30,7 @@ fn tags() -> Vec<i32> {
 #[test]
 fn an_adopted_handler_is_held_back_by_regions_and_gets_what_the_kernel_gave() {
     alone("an_adopted_handler_is_held_back_by_regions_and_gets_what_the_kernel_gave", || {
-        for signal in [Signal::USR1, RT, Signal::CHLD, Signal::SEGV] {
+        for signal in [Signal::USR1, RT, Signal::CHLD, SENT_FAULT] {
             Disposition::plain().install(signal);
             send::sigqueue(signal, 7);
             let adopted = take(signal);

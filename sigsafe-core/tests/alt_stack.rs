@@ -27,31 +27,49 @@ fn place() -> usize {
 #[test]
 fn handlers_run_on_an_installed_stack_and_what_was_there_comes_back() {
     alone("handlers_run_on_an_installed_stack_and_what_was_there_comes_back", || {
-        manage(Handler::new(note_stack).on_stack(true), Signal::USR1);
-        let foreign = foreign_stack(1 << 16);
-        for found in [Setting::NONE, foreign, Setting { flags: SS_AUTODISARM, ..foreign }] {
-            on_foreign_thread(|| {
-                found.install();
-                set_errno(7);
-                let installed = AltStack::new().unwrap().install().unwrap();
-                let range = installed.range();
-                assert_eq!(Setting::current(), Setting { bottom: range.start, bytes: range.len(), flags: 0 });
-                assert!(range.contains(&place()));
-                drop(installed);
-                assert_eq!((errno(), Setting::current()), (7, found));
-                assert_eq!(found.range().contains(&place()), found != Setting::NONE);
-            });
-        }
+        [Setting::NONE, foreign_stack(1 << 16)].into_iter().for_each(installed_over);
     });
+}
+
+#[test]
+fn what_disarms_itself_in_handlers_comes_back_too() {
+    alone("what_disarms_itself_in_handlers_comes_back_too", || {
+        installed_over(Setting { flags: SS_AUTODISARM, ..foreign_stack(1 << 16) });
+    });
+}
+
+fn installed_over(found: Setting) {
+    manage(Handler::new(note_stack).on_stack(true), Signal::USR1);
+    on_foreign_thread(|| {
+        found.install();
+        set_errno(7);
+        let installed = AltStack::new().unwrap().install().unwrap();
+        assert_eq!(errno(), 7);
+        let range = installed.range();
+        assert_eq!(Setting::current(), Setting { bottom: range.start, bytes: range.len(), flags: 0 });
+        assert!(range.contains(&place()));
+        drop(installed);
+        assert_eq!((errno(), Setting::current()), (7, found));
+        assert_eq!(found.range().contains(&place()), found != Setting::NONE);
+    });
+}
+
+/// What the kernel says of the size of a frame; zero if it says nothing.
+fn told_frame_bytes() -> usize {
+    // SAFETY: the call reads a table.
+    unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) as usize }
+}
+
+/// Otherwise the tests of sizes see the constant of the headers alone.
+#[test]
+fn the_kernel_says_how_much_a_frame_needs() {
+    assert!(told_frame_bytes() > 1000);
 }
 
 #[test]
 fn a_stack_holds_four_frames_and_the_room_asked_for() {
     alone("a_stack_holds_four_frames_and_the_room_asked_for", || {
-        // SAFETY: the call reads a table.
-        let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-        assert!(frame > 1000, "the kernel says how much a frame needs");
-        let frame = frame.max(libc::MINSIGSTKSZ);
+        let frame = told_frame_bytes().max(libc::MINSIGSTKSZ);
         for room in [0, 1, AltStack::DEFAULT_ROOM, 3 << 20] {
             let bytes = AltStack::with_room(room).unwrap().range().len();
             assert!((4 * frame + room..4 * frame + room + 4096).contains(&bytes), "{room}: {bytes}");
@@ -119,22 +137,30 @@ fn install_in_handler(_: &Delivery<'_>) {
 fn a_stack_is_not_replaced_under_the_handler_that_runs_on_it() {
     alone("a_stack_is_not_replaced_under_the_handler_that_runs_on_it", || {
         let foreign = foreign_stack(1 << 16);
-        for (found, on_stack, expected) in [
-            (foreign, true, 1),
-            (foreign, false, 4),
-            (Setting::NONE, true, 4),
-            // The kernel has disarmed it for the time of the handler.
-            (Setting { flags: SS_AUTODISARM, ..foreign }, true, 4),
-        ] {
-            manage(Handler::new(install_in_handler).on_stack(on_stack), Signal::USR1);
-            on_foreign_thread(|| {
-                found.install();
-                send::tgkill(Signal::USR1);
-                assert_eq!(TRIED.load(Ordering::Relaxed), expected, "{found:?} {on_stack}");
-                assert_eq!(Setting::current(), found);
-            });
+        for (found, on_stack, expected) in [(foreign, true, 1), (foreign, false, 4), (Setting::NONE, true, 4)] {
+            assert_eq!(installed_in_handler(found, on_stack), expected, "{found:?} {on_stack}");
         }
     });
+}
+
+/// The kernel has disarmed it for the time of the handler.
+#[test]
+fn a_stack_that_disarms_itself_is_replaced_in_the_handler_that_runs_on_it() {
+    alone("a_stack_that_disarms_itself_is_replaced_in_the_handler_that_runs_on_it", || {
+        let found = Setting { flags: SS_AUTODISARM, ..foreign_stack(1 << 16) };
+        assert_eq!(installed_in_handler(found, true), 4);
+    });
+}
+
+/// What [`install_in_handler`] says, on a thread that has `found` as its alternate stack.
+fn installed_in_handler(found: Setting, on_stack: bool) -> usize {
+    manage(Handler::new(install_in_handler).on_stack(on_stack), Signal::USR1);
+    on_foreign_thread(|| {
+        found.install();
+        send::tgkill(Signal::USR1);
+        assert_eq!(Setting::current(), found);
+    });
+    TRIED.load(Ordering::Relaxed)
 }
 
 #[test]

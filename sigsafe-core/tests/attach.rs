@@ -8,7 +8,7 @@ use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::thread::{self, AltStack, ThreadError};
 use sigsafe_core::{SigSet, Signal, mask};
 use support::stack::{Setting, foreign_stack, here, on_foreign_thread};
-use support::{Form, alone, kernel_mask, libc_set, log, log_runs, manage, raw_mask, send};
+use support::{Form, SIGNALS, alone, errno, kernel_mask, libc_set, log, log_runs, manage, raw_mask, send, set_errno};
 
 /// What a C library's thread has blocked, essential signals among it.
 const FOREIGN: SigSet =
@@ -70,7 +70,7 @@ fn detaching_puts_the_mask_back_though_it_was_changed_in_between() {
 fn attaching_leaves_libc_s_own_signals_as_they_are() {
     alone("attaching_leaves_libc_s_own_signals_as_they_are", || {
         on_foreign_thread(|| {
-            let all = SigSet::FULL - Signal::KILL.into() - Signal::STOP.into();
+            let all = SIGNALS - Signal::KILL.into() - Signal::STOP.into();
             raw_mask(libc::SIG_SETMASK, SigSet::FULL);
             let attached = thread::attach().unwrap();
             assert_eq!(kernel_mask(), all - SigSet::ESSENTIAL);
@@ -180,22 +180,33 @@ fn an_alt_stack_that_is_large_enough_is_adopted() {
 #[test]
 fn an_alt_stack_that_is_too_small_is_replaced_and_comes_back() {
     alone("an_alt_stack_that_is_too_small_is_replaced_and_comes_back", || {
-        manage(Handler::new(note_stack).on_stack(true), Signal::USR1);
-        for flags in [0, SS_AUTODISARM] {
-            let own = Setting { flags, ..foreign_stack(AltStack::smallest_adopted() - 1) };
-            on_foreign_thread(|| {
-                own.install();
-                let attached = thread::attach().unwrap();
-                assert!(!attached.adopted_alt_stack());
-                let ours = Setting::current();
-                send::tgkill(Signal::USR1);
-                assert!(ours.range().contains(&PLACE.load(Ordering::Relaxed)) && ours.bytes > AltStack::smallest_adopted());
-                drop(attached);
-                assert_eq!(Setting::current(), own);
-                send::tgkill(Signal::USR1);
-                assert!(own.range().contains(&PLACE.load(Ordering::Relaxed)));
-            });
-        }
+        attached_with_small_stack(0);
+    });
+}
+
+#[test]
+fn an_alt_stack_that_is_too_small_and_disarms_itself_is_replaced_and_comes_back() {
+    alone("an_alt_stack_that_is_too_small_and_disarms_itself_is_replaced_and_comes_back", || {
+        attached_with_small_stack(SS_AUTODISARM);
+    });
+}
+
+fn attached_with_small_stack(flags: i32) {
+    manage(Handler::new(note_stack).on_stack(true), Signal::USR1);
+    let own = Setting { flags, ..foreign_stack(AltStack::smallest_adopted() - 1) };
+    on_foreign_thread(|| {
+        own.install();
+        set_errno(7);
+        let attached = thread::attach().unwrap();
+        assert_eq!(errno(), 7);
+        assert!(!attached.adopted_alt_stack());
+        let ours = Setting::current();
+        send::tgkill(Signal::USR1);
+        assert!(ours.range().contains(&PLACE.load(Ordering::Relaxed)) && ours.bytes > AltStack::smallest_adopted());
+        drop(attached);
+        assert_eq!((errno(), Setting::current()), (7, own));
+        send::tgkill(Signal::USR1);
+        assert!(own.range().contains(&PLACE.load(Ordering::Relaxed)));
     });
 }
 
@@ -277,11 +288,20 @@ fn a_handler_on_an_alt_stack_that_is_too_small_is_refused() {
             foreign_stack(AltStack::smallest_adopted()).install();
             send::tgkill(Signal::HUP);
             assert_eq!(CHECKS.load(Ordering::Relaxed), 3);
-            // One that the kernel disarms for the time of the handler can be replaced.
-            Setting { flags: SS_AUTODISARM, ..small }.install();
+        });
+    });
+}
+
+#[test]
+fn a_handler_on_an_alt_stack_that_is_too_small_and_disarms_itself_attaches() {
+    alone("a_handler_on_an_alt_stack_that_is_too_small_and_disarms_itself_attaches", || {
+        manage(Handler::new(attach_in_handler).on_stack(true).mask(ATTACHED.with(Signal::SEGV)), Signal::HUP);
+        on_foreign_thread(|| {
+            let small = Setting { flags: SS_AUTODISARM, ..foreign_stack(AltStack::smallest_adopted() - 1) };
+            small.install();
             send::tgkill(Signal::HUP);
-            assert_eq!(CHECKS.load(Ordering::Relaxed), 6);
-            assert_eq!(Setting::current(), Setting { flags: SS_AUTODISARM, ..small });
+            assert_eq!(CHECKS.load(Ordering::Relaxed), 3);
+            assert_eq!(Setting::current(), small);
         });
     });
 }
@@ -294,7 +314,10 @@ fn init_takes_the_captured_mask_and_is_undone_exactly() {
                 for change in [SigSet::EMPTY, SigSet::FULL, Signal::PROF.into()] {
                     let init = thread::init(captured).unwrap();
                     assert!(!init.adopted_alt_stack());
-                    assert_eq!(kernel_mask(), captured - SigSet::ESSENTIAL - SigSet::RESERVED - Signal::KILL.into() - Signal::STOP.into());
+                    assert_eq!(
+                        kernel_mask(),
+                        (captured & SIGNALS) - SigSet::ESSENTIAL - SigSet::RESERVED - Signal::KILL.into() - Signal::STOP.into()
+                    );
                     assert_eq!(kernel_mask(), mask::current());
                     assert_ne!(Setting::current(), Setting::NONE);
                     mask::set(change);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, crash};
-use support::{Disposition, Form, alone, exhaust_pending, fork_child, log, manage, raw_mask, reap, send};
+use support::{Disposition, Form, SIGNALS, alone, exhaust_pending, fork_child, log, manage, raw_mask, reap, send};
 
 /// No signal of these ends a process by default.
 const SURVIVED: SigSet = SigSet::EMPTY
@@ -43,7 +43,7 @@ fn dispositions(signal: Signal) -> Vec<Disposition> {
 #[test]
 fn the_wait_status_says_every_signal_whatever_its_mask_and_disposition() {
     alone("the_wait_status_says_every_signal_whatever_its_mask_and_disposition", || {
-        for signal in SigSet::FULL {
+        for signal in SIGNALS {
             assert_eq!(cause_of_death(|| crash(signal)), expected(signal));
             for disposition in dispositions(signal) {
                 for mask in [SigSet::EMPTY, SigSet::FULL] {

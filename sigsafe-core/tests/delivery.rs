@@ -134,7 +134,7 @@ fn the_mask_in_a_handler_is_sa_mask_its_own_signal_and_what_was_blocked() {
 #[test]
 fn many_signals_of_one_region_are_each_handled_once_with_their_own_siginfo() {
     alone("many_signals_of_one_region_are_each_handled_once_with_their_own_siginfo", || {
-        let legacy = [Signal::HUP, Signal::USR1, Signal::SEGV, Signal::USR2, Signal::TERM, Signal::CONT, Signal::PROF, Signal::IO];
+        let legacy = [Signal::HUP, Signal::USR1, SENT_FAULT, Signal::USR2, Signal::TERM, Signal::CONT, Signal::PROF, Signal::VTALRM];
         let real_time = (4..8).map(|offset| Signal::real_time(offset).unwrap());
         let signals: Vec<Signal> = legacy.into_iter().chain(real_time).collect();
         signals.iter().for_each(|signal| _ = log_runs(*signal));
@@ -150,6 +150,22 @@ fn many_signals_of_one_region_are_each_handled_once_with_their_own_siginfo() {
             let mut sent: Vec<_> = signals.iter().map(|s| (s.number(), libc::SI_QUEUE, 1000 + s.number())).collect();
             sent.sort_unstable();
             assert_eq!(seen, sent, "{form:?}");
+        }
+    });
+}
+
+/// It may carry what `poll` says of a descriptor, in the same bytes.
+#[test]
+fn a_sigio_with_a_value_is_handled_with_that_value() {
+    alone("a_sigio_with_a_value_is_handled_with_that_value", || {
+        let _registration = log_runs(Signal::IO);
+        for form in Form::ALL {
+            form.run(|| {
+                send::sigqueue(Signal::IO, 1029);
+                assert_eq!(log::count(), 0, "{form:?}");
+            });
+            let seen: Vec<_> = log::take().iter().map(|row| (row.signal, row.code(), row.value())).collect();
+            assert_eq!(seen, [(libc::SIGIO, libc::SI_QUEUE, 1029)], "{form:?}");
         }
     });
 }

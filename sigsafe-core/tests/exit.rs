@@ -6,10 +6,10 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use sigsafe_core::{Backend, DeferredCounter, FullSyscall, MaskGuard, SigSet, Signal, mask, thread};
-use support::{RT, alone, kernel_mask, log, log_runs, send, spin_until};
+use support::{RT, SENT_FAULT, alone, kernel_mask, log, log_runs, send, spin_until};
 
 /// Of each way in which a signal is held back: requeued, kept with a token, kept and requeued at the exit, kept and dispatched.
-const KINDS: [Signal; 4] = [Signal::TERM, RT, Signal::SEGV, Signal::CONT];
+const KINDS: [Signal; 4] = [Signal::TERM, RT, SENT_FAULT, Signal::CONT];
 
 /// The life of a thread that never leaves its region: it alone has `signal` unblocked, gets it, and ends.
 fn end_in_a_region<B: Backend>(signal: Signal) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, critical, mask};
-use support::{Disposition, Form, RT, alone, errno, kernel_mask, log, manage, send, set_errno};
+use support::{Disposition, Form, RT, SENT_FAULT, alone, errno, kernel_mask, log, manage, send, set_errno};
 
 /// Passes the signal on between two notes.
 fn forwarding<const TAG: i32>(delivery: &Delivery<'_>) {
@@ -28,7 +28,7 @@ fn tags() -> Vec<i32> {
 #[test]
 fn a_managed_handler_below_is_called_with_the_same_delivery() {
     alone("a_managed_handler_below_is_called_with_the_same_delivery", || {
-        for signal in [Signal::USR1, RT, Signal::SEGV, Signal::CONT] {
+        for signal in [Signal::USR1, RT, SENT_FAULT, Signal::CONT] {
             manage(Handler::new(log::record), signal);
             send::sigqueue(signal, 7);
             manage(Handler::new(silent), signal);

@@ -7,7 +7,7 @@ use std::ptr::null;
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, critical};
-use support::{Disposition, Form, RT, alone, expect_success, fork_child, kernel_mask, log, manage, reap, send, spin_until};
+use support::{Disposition, Form, RT, SIGNALS, alone, expect_success, fork_child, kernel_mask, log, manage, reap, send, spin_until};
 
 fn forwarding(delivery: &Delivery<'_>) {
     log::note(1);
@@ -38,7 +38,8 @@ fn the_default_action_that_ends_the_process_does_so_by_this_signal() {
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core) }, 0);
         let harmless = [Signal::CHLD, Signal::CONT, Signal::URG, Signal::WINCH, Signal::TSTP, Signal::TTIN, Signal::TTOU];
         let libc_s_own = SigSet::from_bits((1 << (libc::SIGRTMIN() - 1)) - (1 << 31));
-        for signal in !libc_s_own - SigSet::EMPTY.with(Signal::KILL).with(Signal::STOP) - harmless.into_iter().collect::<SigSet>() {
+        for signal in SIGNALS - libc_s_own - SigSet::EMPTY.with(Signal::KILL).with(Signal::STOP) - harmless.into_iter().collect::<SigSet>()
+        {
             for install in [
                 |signal| _ = manage(Handler::new(forwarding).mask(SigSet::FULL), signal),
                 |signal| {

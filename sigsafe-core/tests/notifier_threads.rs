@@ -133,8 +133,14 @@ fn a_signal_that_the_notifier_alone_takes_arrives_while_others_fill_the_pipe() {
     });
 }
 
+/// The C libraries do not agree on its sign.
+#[cfg(target_env = "musl")]
+type Resource = i32;
+#[cfg(not(target_env = "musl"))]
+type Resource = u32;
+
 /// Sets a soft limit and returns the one before.
-fn limit(resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
+fn limit(resource: Resource, soft: u64) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a live value.
     assert_eq!(unsafe { libc::getrlimit(resource, &raw mut limit) }, 0);
@@ -144,28 +150,41 @@ fn limit(resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
     before
 }
 
+/// A subscription fails with one of these numbers, and changes nothing.
+fn refused(expected: &[i32]) {
+    let before = mask::current();
+    let owned = Arc::new(());
+    let kept = owned.clone();
+    let error = Subscription::closure(USR1, move |_| _ = Arc::strong_count(&kept)).unwrap_err();
+    assert_eq!(Arc::strong_count(&owned), 1, "the closure is dropped, once");
+    assert!(matches!(error, NotifyError::System(number) if expected.contains(&number)), "{error:?}");
+    assert_eq!((Disposition::of(Signal::USR1), subscribed(), mask::current()), (Disposition::DEFAULT, SigSet::EMPTY, before));
+}
+
 #[test]
-fn a_subscription_that_the_system_refuses_changes_nothing() {
-    alone("a_subscription_that_the_system_refuses_changes_nothing", || {
-        let refused = |expected: &[i32]| {
-            let before = mask::current();
-            let owned = Arc::new(());
-            let kept = owned.clone();
-            let error = Subscription::closure(USR1, move |_| _ = Arc::strong_count(&kept)).unwrap_err();
-            assert_eq!(Arc::strong_count(&owned), 1, "the closure is dropped, once");
-            assert!(matches!(error, NotifyError::System(number) if expected.contains(&number)), "{error:?}");
-            assert_eq!((Disposition::of(Signal::USR1), subscribed(), mask::current()), (Disposition::DEFAULT, SigSet::EMPTY, before));
-        };
-        // No descriptor for the pipe, and then no memory for the thread.
-        let before = limit(libc::RLIMIT_NOFILE, 3);
-        refused(&[libc::EMFILE]);
-        limit(libc::RLIMIT_NOFILE, before);
-        let before = limit(libc::RLIMIT_AS, mapped_pages() as u64 * 4096 + (1 << 20));
+fn a_subscription_without_memory_for_the_thread_changes_nothing() {
+    alone("a_subscription_without_memory_for_the_thread_changes_nothing", || {
+        // Less than the smallest stack of any C library: musl's are of 128 KiB.
+        let before = limit(libc::RLIMIT_AS, mapped_pages() as u64 * 4096 + (64 << 10));
         let mask = kernel_mask();
         critical(|_| refused(&[libc::ENOMEM, libc::EAGAIN]));
         assert_eq!(kernel_mask(), mask);
         refused(&[libc::ENOMEM, libc::EAGAIN]);
         limit(libc::RLIMIT_AS, before);
+        let kept = receiver(USR1);
+        send::kill(Signal::USR1);
+        assert_eq!(next(&kept).signal(), Signal::USR1);
+    });
+}
+
+#[test]
+fn a_subscription_that_the_system_refuses_changes_nothing() {
+    alone("a_subscription_that_the_system_refuses_changes_nothing", || {
+        // No descriptor for the pipe.
+        let before = limit(libc::RLIMIT_NOFILE, 3);
+        refused(&[libc::EMFILE]);
+        critical(|_| refused(&[libc::EMFILE]));
+        limit(libc::RLIMIT_NOFILE, before);
         let kept = receiver(USR2);
         let before = limit(libc::RLIMIT_NOFILE, 3);
         assert_eq!(Receiver::new(USR1, 1).err(), Some(NotifyError::System(libc::EMFILE)));

@@ -1,7 +1,5 @@
 //! The program counter that a handler is told: that of the instruction at which its signal arrived.
 
-#![cfg(target_arch = "x86_64")]
-
 mod support;
 
 use std::arch::asm;
@@ -23,7 +21,21 @@ fn note_place(delivery: &Delivery<'_>) {
 /// Spins between two addresses, which it returns; `sender` sends only once the thread is there.
 fn spin_at_one_place(arrived: &AtomicU64, until: &AtomicU64) -> RangeInclusive<u64> {
     let (first, last): (u64, u64);
+    #[cfg(target_arch = "aarch64")]
     // SAFETY: writes one word and reads another until it is not zero.
+    unsafe {
+        asm!(
+            "adr {first}, 2f",
+            "adr {last}, 3f",
+            "mov {word}, #1",
+            "str {word}, [{arrived}]",
+            "2: ldr {word}, [{until}]",
+            "3: cbz {word}, 2b",
+            first = out(reg) first, last = out(reg) last, word = out(reg) _, arrived = in(reg) arrived.as_ptr(), until = in(reg) until.as_ptr(),
+        );
+    }
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above.
     unsafe {
         asm!(
             "lea {first}, [rip + 2f]",

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::{SigSet, Signal, critical, mask};
-use support::{Form, RT, alone_within, kernel_mask, log, log_runs, manage, send};
+use support::{Form, RT, SENT_FAULT, alone_within, kernel_mask, log, log_runs, manage, send};
 
 /// Where a program runs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -235,7 +235,7 @@ fn of_a_requeued_and_a_real_time_signal() {
 
 #[test]
 fn of_a_sent_fault_and_a_continue() {
-    keeps_posix_s_rules_everywhere("of_a_sent_fault_and_a_continue", [Signal::SEGV, Signal::CONT]);
+    keeps_posix_s_rules_everywhere("of_a_sent_fault_and_a_continue", [SENT_FAULT, Signal::CONT]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::thread::{self, AltStack, Builder, ThreadError};
 use sigsafe_core::{SigSet, Signal, in_region, mask};
 use support::stack::Setting;
-use support::{Form, alone, kernel_mask, log, log_runs, manage, mapped_pages, raw_mask, send};
+use support::{Form, SIGNALS, alone, kernel_mask, log, log_runs, manage, mapped_pages, raw_mask, send};
 
 const OWN: SigSet = SigSet::EMPTY.with(Signal::TERM).with(Signal::USR2).with(Signal::SEGV).with(Signal::PROF);
 const CHILD: SigSet = SigSet::EMPTY.with(Signal::TERM).with(Signal::USR2);
@@ -196,7 +196,7 @@ struct AtExit;
 
 impl Drop for AtExit {
     fn drop(&mut self) {
-        let blocked = SigSet::FULL - SigSet::RESERVED - SigSet::SYNCHRONOUS - Signal::KILL.into() - Signal::STOP.into();
+        let blocked = SIGNALS - SigSet::RESERVED - SigSet::SYNCHRONOUS - Signal::KILL.into() - Signal::STOP.into();
         let found = [kernel_mask() == blocked, Setting::current().bytes < AltStack::DEFAULT_ROOM];
         AT_EXIT.store(found.iter().filter(|held| **held).count(), Ordering::Relaxed);
     }
@@ -266,16 +266,18 @@ fn forbid_threads() {
     }
 }
 
+/// After [`forbid_threads`].
+fn fail() {
+    assert_eq!(thread::spawn(|| ()).unwrap_err().raw_os_error(), Some(libc::EAGAIN));
+    assert_eq!(raw(Box::new(|| ())).unwrap_err(), ThreadError::Create(libc::EAGAIN));
+}
+
 #[test]
 fn a_creation_that_fails_leaves_the_mask_as_it_was() {
     alone("a_creation_that_fails_leaves_the_mask_as_it_was", || {
         log_runs(Signal::USR1);
         raw_mask(libc::SIG_SETMASK, OWN);
         forbid_threads();
-        let fail = || {
-            assert_eq!(thread::spawn(|| ()).unwrap_err().raw_os_error(), Some(libc::EAGAIN));
-            assert_eq!(raw(Box::new(|| ())).unwrap_err(), ThreadError::Create(libc::EAGAIN));
-        };
         fail();
         assert_eq!(kernel_mask(), OWN);
         for form in Form::ALL {
@@ -288,6 +290,14 @@ fn a_creation_that_fails_leaves_the_mask_as_it_was() {
             assert_eq!(log::take().len(), 1, "{form:?}");
             assert_eq!(kernel_mask(), OWN, "{form:?}");
         }
+    });
+}
+
+#[test]
+fn a_creation_that_fails_leaves_no_memory_behind() {
+    alone("a_creation_that_fails_leaves_no_memory_behind", || {
+        forbid_threads();
+        fail();
         let before = mapped_pages();
         for _ in 0..300 {
             fail();

@@ -13,8 +13,8 @@ fn the_textbook_example_prints_what_the_c_program_prints() {
     let compiled = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("textbook-in-c");
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     example::output(Command::new(compiler).args(["-Wall", "-Wextra", "-Werror", "-o"]).arg(&compiled).arg(source));
-    let expected = example::output(&mut Command::new(compiled));
-    let printed = example::output(&mut Command::new(example::path("textbook")));
+    let expected = example::output(&mut example::by_runner(&compiled));
+    let printed = example::output(&mut example::command("textbook"));
     for (line, (printed, expected)) in printed.lines().zip(expected.lines()).enumerate() {
         assert_eq!(printed, expected, "line {}", line + 1);
     }

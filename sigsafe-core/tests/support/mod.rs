@@ -33,9 +33,12 @@ pub const RT: Signal = match Signal::real_time(3) {
 /// Built to run under an emulator (scripts/targets.sh).
 pub const EMULATED: bool = option_env!("SIGSAFE_TEST_RUNNER").is_some();
 
-/// The signal of a fault, to be sent and not raised by an instruction. An emulator needs SIGSEGV and SIGBUS for itself and keeps none
-/// that is sent while it is blocked: SIGFPE stands for it there.
-pub const SENT_FAULT: Signal = if EMULATED { Signal::FPE } else { Signal::SEGV };
+/// The signal of a fault, to be sent and not raised by an instruction. An emulator needs SIGSEGV and SIGBUS for itself, so that none waits
+/// in the kernel, and a thread of its own takes SIGFPE and SIGILL: SIGTRAP stands for it there.
+pub const SENT_FAULT: Signal = if EMULATED { Signal::TRAP } else { Signal::SEGV };
+
+/// The signals that there are. An emulator keeps the last four for itself: they can be neither blocked nor sent.
+pub const SIGNALS: SigSet = if EMULATED { SigSet::from_bits(u64::MAX >> 4) } else { SigSet::FULL };
 
 /// A way to be in a region.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,9 @@ use super::{errno, log, spin_until};
 
 /// The calling thread, as the kernel numbers it.
 pub fn thread() -> libc::pid_t {
-    // SAFETY: the call takes nothing and always succeeds.
-    unsafe { libc::gettid() }
+    // SAFETY: the call takes nothing and always succeeds. It is the kernel's own: musl's `gettid` remembers the number, and is wrong in a
+    // child of vfork.
+    unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t }
 }
 
 /// This process.

@@ -63,7 +63,13 @@ pub(super) struct Tracer {
     due: Option<Due>,
 }
 
-fn request(what: libc::c_uint, thread: c_int, address: u64, data: u64) -> i64 {
+/// The C libraries do not agree on its sign.
+#[cfg(target_env = "musl")]
+type Request = c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
+fn request(what: Request, thread: c_int, address: u64, data: u64) -> i64 {
     // SAFETY: addresses are the tracee's, or a live value of this side where the request says so.
     unsafe { libc::ptrace(what, thread, address, data) }
 }
