@@ -35,6 +35,7 @@ const FIRST_LINE: usize = 64 - 2 * size_of::<usize>();
 /// |---|---|
 /// | `added` | signals that we blocked in the kernel and that the thread itself had not; non-zero: a deferral is outstanding. The bit of SIGKILL, which nobody can block, says that a slot waits for the outermost exit |
 /// | `below` | in a handler that runs although the code below it holds signals back: those signals, which the kernel's mask shows as blocked and the thread has not blocked |
+/// | `releasing` | with the bit of SIGKILL: signals that an outermost exit is about to unblock, and that the kernel's mask shows as blocked until then; without it, nothing (the kernel has written something else there) |
 /// | `scoped` | depth of closure regions |
 /// | `held` | live deferring guards |
 /// | `full` | live full-mask regions, closures and guards alike |
@@ -63,6 +64,8 @@ pub(crate) struct ThreadRecord {
     pub(crate) handlers: AtomicU32,
     pub(crate) phase: AtomicU32,
     pub(crate) deferrals: AtomicU64,
+    #[cfg(deferral)]
+    pub(crate) releasing: AtomicU64,
     pub(crate) waiting: AtomicUsize,
     pub(crate) captured_at: AtomicU64,
     pub(crate) forwarding: AtomicUsize,

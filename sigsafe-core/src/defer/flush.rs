@@ -17,6 +17,9 @@ use crate::sys::{self, How};
 /// The bit of `added` that says "a slot waits": SIGKILL's, which is never ours to block.
 pub(crate) const SLOT_WAITS: u64 = SigSet::EMPTY.with(Signal::KILL).bits();
 
+/// The bit of `releasing` that says "from before the call": SIGKILL's, which is in no mask that the kernel writes there.
+const ANNOUNCED: u64 = SLOT_WAITS;
+
 /// The slow path of every exit, taken when `added` is not zero: flushes if this was the outermost one.
 #[cold]
 #[inline(never)]
@@ -32,10 +35,10 @@ pub(crate) fn flush(r: &ThreadRecord) {
     let phase = get(&r.phase);
     put(&r.phase, RELEASING);
     // SIGNAL: from the exit's store of the counter up to here `added` still says that we hold signals blocked. A handler that runs
-    // now (immediate, or a fault) has it set aside by its trampoline, so its own exits do not flush for this one.
+    // now (immediate, or a fault) has it set aside by its trampoline, so its own exits do not flush for this one. From here to the
+    // unblocking call `releasing` says so: to a handler that asks for its mask, and not to its exits.
+    announce(r, SigSet::from_bits(r.added.load(Ordering::Relaxed)));
     let added = r.added.swap(0, Ordering::Relaxed);
-    // SIGNAL: from here to the unblocking call nothing in the record knows that the signals are blocked, but nothing asks: a
-    // handler finds them blocked like a user's, and leaves them so.
     let mut ours = SigSet::from_bits(added & !SLOT_WAITS);
     if added & SLOT_WAITS != 0 {
         let held_back = policy::deferrable();
@@ -43,23 +46,46 @@ pub(crate) fn flush(r: &ThreadRecord) {
         if !held_back.is_subset(ours) {
             // The thread has blocked some itself; or a handler that ran over the region has kept this, whose own mask is gone, and not
             // everything is blocked yet. It has to be, for the kernel to queue what arrives behind what is kept.
-            let before = sys::sigprocmask(How::Block, held_back);
+            let before = blocked_now();
             ours = ours.union(held_back.difference(before));
             blocked = before.difference(ours);
+            // SIGNAL: before the call. What is announced and not blocked yet is in no handler's mask, and taking it away changes nothing.
+            announce(r, ours);
+            sys::sigprocmask(How::Block, held_back);
         }
         let process = sys::process_id();
         r.slots.drop_foreign(process);
         release_slots(r, process, blocked);
     }
     if !ours.is_empty() && !mutant!("no-flush") {
-        sys::sigprocmask(How::Unblock, ours);
+        // SIGNAL: what this lets in runs on the thread's own mask, and of two that it lets in one begins on the other's first
+        // instruction. So the end of the announcement can be neither before the call nor behind it: the kernel makes it.
+        if mutant!("announced-too-long") {
+            sys::sigprocmask(How::Unblock, ours);
+        } else {
+            sys::unblock_announced(ours, &r.releasing);
+        }
     }
+    r.releasing.store(0, Ordering::Relaxed);
     if added & SLOT_WAITS != 0 && !mutant!("sent-faults-kept") {
         release_faults(r);
     }
     // What was captured and is blocked by the thread itself comes with a context of its own.
     r.captured_at.store(0, Ordering::Relaxed);
     put(&r.phase, phase);
+}
+
+/// From here on a handler that lands in the flush takes `ours` for held back, not for blocked by the thread.
+fn announce(r: &ThreadRecord, ours: SigSet) {
+    if !mutant!("unannounced-flush") {
+        r.releasing.store(ours.bits() | ANNOUNCED, Ordering::Relaxed);
+    }
+}
+
+/// What a handler that has landed in a flush finds blocked for it and its code below, of which `mask` is the kernel's mask.
+pub(crate) fn announced(releasing: u64, mask: u64) -> u64 {
+    // What a dispatch has let in finds little of it blocked.
+    if releasing & ANNOUNCED == 0 { 0 } else { releasing & mask }
 }
 
 /// Sent faults come last: they are not blocked, so that each is delivered before the call returns, and by now their handlers find the
@@ -196,7 +222,7 @@ fn dispatch(r: &ThreadRecord, signal: Signal, kept: &mut Captured, mask: SigSet)
     // What else waits is let in here, as it would be around a delivery; this signal's number is not.
     let blocked = sys::sigprocmask(How::Set, during);
     // SAFETY: the siginfo is whole and lives over the call; there is no context.
-    unsafe { trampoline::run(r, signal, entry, kept.info_mut(), core::ptr::null_mut()) };
+    unsafe { trampoline::run(r, signal, entry, kept.info_mut(), core::ptr::null_mut(), during) };
     // Back to what it was, blocked by us included: the caller unblocks that last.
     sys::sigprocmask(How::Set, blocked);
 }

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use crate::defer::capture::{capture, frame_mask, hold_back, take_place};
-use crate::defer::flush::{SLOT_WAITS, flush};
+use crate::defer::flush::{SLOT_WAITS, announced, flush};
 use crate::defer::order::{Received, receive};
 use crate::defer::policy::{self, Arrival, Verdict};
 use crate::handler::entry::Entry;
@@ -54,18 +54,10 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
         Verdict::Run => {
             match receive(r, signal, siginfo) {
                 // SAFETY: info and context are the kernel's.
-                Received::Itself => unsafe { run(r, signal, entry, info, context) },
+                Received::Itself => unsafe { run(r, signal, entry, info, context, SigSet::from_bits(mask)) },
                 // SAFETY: the kept siginfo is a whole one, the context is the kernel's.
-                Received::Instead(mut kept) => unsafe { run(r, signal, entry, kept.info_mut(), context) },
+                Received::Instead(mut kept) => unsafe { run(r, signal, entry, kept.info_mut(), context, SigSet::from_bits(mask)) },
                 Received::Nothing => {}
-            }
-            // Under a temporary mask everything is blocked already in the code that gave it, which this frame may lie on by way of
-            // another; what this one's mask shows is not the thread's.
-            if in_region && !admitting {
-                // What arrived in the handler has been captured there and waits in the kernel, as it should for the region below.
-                // Let in now, each would be captured again, and a handler that comes with them would see them blocked.
-                // SAFETY: the kernel's context.
-                unsafe { hold_back(sys::process_id(), policy::deferrable(), context) };
             }
         }
         // SAFETY: the kernel's context.
@@ -81,7 +73,7 @@ fn sender(info: &libc::siginfo_t) -> u32 {
 }
 
 /// Calls the handler, and leaves the record as it was found: a handler's regions never flush for the code that it interrupts, and
-/// its changes to the mask die with it, as the kernel has it.
+/// its changes to the mask die with it, as the kernel has it. `mask` is what the kernel has blocked in the interrupted code.
 ///
 /// # Safety
 ///
@@ -92,26 +84,33 @@ pub(crate) unsafe fn run(
     entry: &'static Entry,
     info: *mut libc::siginfo_t,
     context: *mut libc::ucontext_t,
+    mask: SigSet,
 ) {
     let scoped = depth(&r.scoped);
     let held = depth(&r.held);
     let full = depth(&r.full);
     let handlers = get(&r.handlers);
     let phase = get(&r.phase);
-    let added = r.added.load(Ordering::Relaxed);
     let below = r.below.load(Ordering::Relaxed);
+    let releasing = r.releasing.load(Ordering::Relaxed);
+    let of_entry = entry.mask().with(signal).bits();
+    let held_below = |added| (below | added | announced(releasing, mask.bits())) & !of_entry;
     let over_region = scoped | held | full != 0;
     // SAFETY: the caller vouches for `info`.
     let raised = is_raised(signal, unsafe { (*info).si_code });
     let deferred = phase & RELEASING != 0 && !entry.immediate() && !raised;
 
-    // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back.
-    if !mutant!("handler-flushes-below") {
-        r.added.store(0, Ordering::Relaxed);
-    }
+    // SIGNAL: a handler that lands between these sets aside what it finds and puts the same back. `below` first: what is held back is
+    // in one of the three words at any time.
     if !mutant!("below-forgotten") {
-        r.below.store((below | added) & !entry.mask().with(signal).bits(), Ordering::Relaxed);
+        r.below.store(held_below(r.added.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
+    let added = if mutant!("handler-flushes-below") { r.added.load(Ordering::Relaxed) } else { r.added.swap(0, Ordering::Relaxed) };
+    // SIGNAL: a capture between the two, in a region, has blocked more in this frame.
+    if !mutant!("below-forgotten") {
+        r.below.store(held_below(added), Ordering::Relaxed);
+    }
+    r.releasing.store(0, Ordering::Relaxed);
     if full != 0 && phase & ADMITTING != 0 && !mutant!("admitted-in-full-region") && mask::temporary_in_force() {
         // So that of the full-mask region below is not: such a region of the handler's has to block.
         set_depth(&r.full, 0);
@@ -147,6 +146,14 @@ pub(crate) unsafe fn run(
     }
 
     fence();
+    // Under a temporary mask everything is blocked already in the code that gave it, which this frame may lie on by way of another;
+    // what this one's mask shows is not the thread's.
+    let holds_back = over_region && phase & ADMITTING == 0 && !context.is_null();
+    if holds_back && !mutant!("below-until-return") {
+        // SIGNAL: up to its return the frame is about to have everything blocked, for the region. Of that only what the region's code
+        // has blocked itself is the thread's, whatever the handler has changed.
+        r.below.store(below | added | !mask.bits(), Ordering::Relaxed);
+    }
     if over_region && !mutant!("handler-returns-open") {
         // A capture between putting `added` back and the return would add what it blocks in this context, which is about to end. If
         // the handler has unblocked what the thread had blocked itself, the region's exit would then unblock it for good. So nothing
@@ -165,7 +172,10 @@ pub(crate) unsafe fn run(
     r.waiting.store(waiting, Ordering::Relaxed);
     put(&r.phase, phase);
     r.captured_at.store(captured_at, Ordering::Relaxed);
-    r.below.store(below, Ordering::Relaxed);
+    // SIGNAL: `below` last, as above.
+    if mutant!("below-restored-first") {
+        r.below.store(below, Ordering::Relaxed);
+    }
     if !mutant!("handler-flushes-below") {
         r.added.store(added & !SLOT_WAITS, Ordering::Relaxed);
     }
@@ -177,6 +187,14 @@ pub(crate) unsafe fn run(
             flush(r);
         }
     }
+    if holds_back {
+        // What arrived in the handler has been captured there and waits in the kernel, as it should for the region below. Let in now,
+        // each would be captured again, and a handler that comes with them would see them blocked.
+        // SAFETY: a context that is not null is the kernel's.
+        unsafe { hold_back(sys::process_id(), policy::deferrable(), context) };
+    }
+    r.releasing.store(releasing, Ordering::Relaxed);
+    r.below.store(below, Ordering::Relaxed);
 }
 
 /// A panic in the handler aborts here: it must unwind neither into the kernel's frame nor into an exit that dispatches.

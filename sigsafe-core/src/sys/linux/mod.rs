@@ -20,6 +20,7 @@ pub(crate) use number::new_thread_number;
 
 use core::ffi::c_int;
 use core::ptr::null;
+use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 
 use super::How;
@@ -38,6 +39,16 @@ pub(crate) fn sigprocmask(how: How, set: SigSet) -> SigSet {
         syscall4(libc::SYS_rt_sigprocmask, how as usize, (&raw const new).addr(), (&raw mut old).addr(), SIGSET_BYTES);
     }
     SigSet::from_bits(old)
+}
+
+/// Unblocks `set`. The kernel overwrites `announced` with the mask from before, in the same step: before it delivers anything that the call
+/// lets in, and not at all where a handler comes before the call.
+pub(crate) fn unblock_announced(set: SigSet, announced: &AtomicU64) {
+    let new = set.bits();
+    // SAFETY: both pointers are to eight live bytes, which is the size that the call is told; the second are an atomic's.
+    unsafe {
+        syscall4(libc::SYS_rt_sigprocmask, How::Unblock as usize, (&raw const new).addr(), announced.as_ptr().addr(), SIGSET_BYTES);
+    }
 }
 
 /// `rt_sigpending`: what waits in the kernel for this thread.
