@@ -73,6 +73,7 @@ tests alt_stack none
 tests command none
 tests crash the_wait_status_says_every_signal_whatever_its_mask_and_disposition
 tests notifier none
+tests notifier_descriptors none
 tests notifier_changes none
 tests notifier_threads none
 

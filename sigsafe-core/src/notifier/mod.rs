@@ -61,7 +61,8 @@
 //! subscriptions can be dropped there; the parent's pipes stay open in the child until `exec`. A child that was forked by a callback must
 //! not return from it. After `exec`, dispositions are the default, also those that were ignored before they were subscribed.
 //!
-//! A program that closes descriptors it does not know closes the pipes of the notifier too.
+//! A program that closes descriptors it does not know closes the pipes of the notifier too. The notifier says so and aborts the process when
+//! it finds its own pipe closed; it does not notice one whose numbers mean something else by then. Nor does it use the descriptors 0, 1 and 2.
 //!
 //! # Cost
 //!

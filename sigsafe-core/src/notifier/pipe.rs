@@ -21,7 +21,8 @@ pub(super) const RECORD_BYTES: usize = size_of::<Record>();
 // POSIX's least PIPE_BUF: a write of that length is atomic.
 const _: () = assert!(RECORD_BYTES <= 512);
 
-/// The two descriptors. Neither end blocks, and both are closed on `exec`.
+/// The two descriptors. Neither end blocks, both are closed on `exec`, and neither is standard input, output or error: what a program that
+/// has closed those prints all the same must not get here.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Pipe {
     pub(super) read: c_int,
@@ -60,10 +61,32 @@ fn raw_pipe() -> Result<[c_int; 2], i32> {
     Ok(ends)
 }
 
+fn close(end: c_int) {
+    // SAFETY: the descriptor is this module's, and nobody uses it after this.
+    let _ = keeping_errno(|| unsafe { libc::close(end) });
+}
+
+/// The same behind the standard three. An `Err` has closed it.
+fn above_standard(end: c_int) -> Result<c_int, i32> {
+    if end > libc::STDERR_FILENO || mutant!("standard-descriptors") {
+        return Ok(end);
+    }
+    // SAFETY: the call takes no pointer.
+    let higher = keeping_errno(|| unsafe { libc::fcntl(end, libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1) });
+    close(end);
+    higher
+}
+
 impl Pipe {
     pub(super) fn new() -> Result<Pipe, i32> {
-        let ends = raw_pipe()?;
-        let pipe = Pipe { read: ends[0], write: ends[1] };
+        let ends = raw_pipe()?.map(above_standard);
+        let pipe = match ends {
+            [Ok(read), Ok(write)] => Pipe { read, write },
+            [read, write] => {
+                read.into_iter().chain(write).for_each(close);
+                return Err(read.and(write).err().unwrap_or(libc::EMFILE));
+            }
+        };
         // `pselect`, where that is what there is, takes no higher ones.
         if cfg!(any(target_vendor = "apple", target_os = "solaris", target_os = "illumos")) && pipe.read >= libc::FD_SETSIZE as c_int {
             pipe.close();
@@ -103,6 +126,17 @@ impl Pipe {
         bytes.map_or(0, |bytes| bytes as usize / RECORD_BYTES)
     }
 
+    /// Whether the descriptors still lead to the two ends of a pipe, for a reader that found it empty.
+    pub(super) fn is_open(self) -> bool {
+        let mut probe = libc::pollfd { fd: self.read, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one live entry; it does not wait.
+        let result = keeping_errno(|| unsafe { libc::poll(&raw mut probe, 1, 0) });
+        let lost = probe.revents & (libc::POLLNVAL | libc::POLLERR | libc::POLLHUP) != 0;
+        // SAFETY: the call takes no pointer.
+        let writable = keeping_errno(|| unsafe { libc::fcntl(self.write, libc::F_GETFD) });
+        result.is_ok() && !lost && writable.is_ok()
+    }
+
     /// How many records wait.
     pub(super) fn waiting(self) -> usize {
         let mut bytes: c_int = 0;
@@ -126,10 +160,7 @@ impl Pipe {
     }
 
     pub(super) fn close(self) {
-        for end in [self.read, self.write] {
-            // SAFETY: both are this pipe's, and nobody uses it after this.
-            let _ = keeping_errno(|| unsafe { libc::close(end) });
-        }
+        [self.read, self.write].into_iter().for_each(close);
     }
 }
 

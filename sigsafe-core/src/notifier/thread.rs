@@ -16,6 +16,7 @@ use super::node::{Callback, Node, Sink};
 use super::pipe::{Record, admit};
 use super::relay::HANDLER;
 use super::state::{Locked, State};
+use crate::fatal;
 use crate::handler::InstallError;
 use crate::mask;
 use crate::siginfo::SigInfo;
@@ -55,6 +56,10 @@ extern "C" fn run(state: *mut c_void) -> *mut c_void {
     loop {
         state.pipe.wait(ALWAYS_OPEN.union(state.subscribed()).complement());
         let count = state.pipe.read(&mut records);
+        if count == 0 && !state.pipe.is_open() && !mutant!("closed-in-silence") {
+            // Its handlers go on writing to whatever has those numbers now. There is no way back from that, and no wait here any more.
+            fatal(&["the notifier's pipe was closed by the program"]);
+        }
         hand_out(state, &records[..count]);
         serve(state);
         // Other threads may fill the pipe as fast as it is read, and there would be no wait that lets a signal in here.
