@@ -130,7 +130,7 @@ fn a_fault_tells_its_address_and_a_sent_one_has_none() {
         for form in Form::ALL {
             form.run(|| {
                 assert_eq!(read(at), TREASURE);
-                send::sigqueue(Signal::SEGV, 5);
+                send::sigqueue_to(send::thread(), Signal::SEGV, 5);
             });
             let signals: Vec<_> = log::take().iter().map(|row| row.signal).collect();
             assert_eq!(signals, [-(NOWHERE as i32), libc::SIGSEGV, -1], "{form:?}");

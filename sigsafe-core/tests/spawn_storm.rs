@@ -15,9 +15,10 @@ use sigsafe_core::handler::{Delivery, Handler};
 use sigsafe_core::thread::{self, AltStack};
 use sigsafe_core::{SigSet, Signal};
 use support::stack::{Setting, here};
-use support::{alone, kernel_mask, manage, raw_mask, send};
+use support::{EMULATED, alone, kernel_mask, manage, raw_mask, send};
 
-const CREATIONS: usize = 10_000;
+/// An emulator takes tens of seconds for as many.
+const CREATIONS: usize = if EMULATED { 2000 } else { 10_000 };
 
 /// What the creator has blocked, and with it every thread.
 const MASK: SigSet = SigSet::EMPTY.with(Signal::TERM).with(Signal::USR2);
