@@ -138,13 +138,15 @@ mod tests {
 
     #[test]
     fn a_thread_that_ends_gives_its_page_back() {
-        // Does not depend on what other tests map: only a page that is gone can be mapped anew at its own place.
-        let page = std::thread::spawn(|| record_address().addr()).join().unwrap();
-        let place = core::ptr::without_provenance_mut::<c_void>(page);
-        let mut resident = [0; 16];
-        // SAFETY: asks about an address; writes at most one byte for the one page.
-        let mapped = unsafe { libc::mincore(place, 1, resident.as_mut_ptr().cast()) } == 0;
-        assert!(!mapped || record_address().addr() == page, "the page of a thread that has ended is still there");
+        // Other tests may map something in its place at once, but not each time.
+        let gives_back = || {
+            let page = std::thread::spawn(|| record_address().addr()).join().unwrap();
+            let place = core::ptr::without_provenance_mut::<c_void>(page);
+            let mut resident = [0; 16];
+            // SAFETY: asks about an address; writes at most one byte for the one page.
+            unsafe { libc::mincore(place, 1, resident.as_mut_ptr().cast()) != 0 }
+        };
+        assert!((0..100).any(|_| gives_back()), "the pages of threads that have ended are still there");
     }
 
     #[test]
