@@ -22,9 +22,9 @@ row() {
   shift 2
   printf '\n-- %s: %s\n' "$target" "$what"
   if "$@"; then
-    rows+=("$(printf '%-28s %-44s ok' "$target" "$what")")
+    rows+=("$(printf '%-28s %-46s ok' "$target" "$what")")
   else
-    rows+=("$(printf '%-28s %-44s FAILED' "$target" "$what")")
+    rows+=("$(printf '%-28s %-46s FAILED' "$target" "$what")")
     failed=1
   fi
 }
