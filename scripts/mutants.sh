@@ -2,7 +2,7 @@
 # Takes one protection at a time out of the library and expects a test to fail: a test that stays green without a protection does
 # not test it. Without arguments, every mutant.
 #
-#   scripts/mutants.sh [MUTANT...]
+#   scripts/mutants.sh [--quick] [MUTANT...]      --quick: without those that take half a minute or more
 #
 # `mutant!("NAME")` in core's sources is chosen by the variable SIGSAFE_MUTANT, in a build with `--cfg sigsafe_mutants` that serves
 # them all. `cfg(sigsafe_mutant = "NAME")` takes a build of its own, and is for what cannot be decided at run time. Either flag
@@ -91,6 +91,10 @@ declare -A catches=(
   [closed-in-silence]="-p sigsafe-core --test notifier_descriptors a_program_that_closes_the_pipe_s"
   [notifier-of-parent]="-p sigsafe-core --test notifier_threads a_fork_s_child_has_subscriptions_of_its_own"
 )
+# Their tests sweep for long, or wait for a limit.
+slow=" below-restored-first below-until-return closed-in-silence "
+quick=false
+[ "${1:-}" != --quick ] || { quick=true && shift; }
 names=("$@")
 [ $# -gt 0 ] || readarray -t names < <(printf '%s\n' "${!catches[@]}" | sort)
 
@@ -109,6 +113,7 @@ with_flag() {
 
 survivors=0
 for name in "${names[@]}"; do
+  [[ $quick = true && $slow == *" $name "* ]] && continue
   test=${catches[$name]:-}
   if [ -z "$test" ]; then
     printf 'unknown mutant %s; there are: %s\n' "$name" "${!catches[*]}" >&2
