@@ -2,7 +2,8 @@
 //! each with a frame of the kernel's.
 //!
 //! A region of the deferring backend captures the first signal that comes; those behind it wait in the kernel, and more arrive at every
-//! point of the exit that lets them in. The sender runs ahead by a random number of signals, so that there are thousands of such regions.
+//! point of the exit that lets them in. The sender runs ahead by a random number of signals, so that there are hundreds of such regions
+//! at least: mostly thousands, but how long the receiver stays away is up to the machine, or its emulator.
 
 mod support;
 
@@ -159,7 +160,7 @@ fn a_stream_to_the_thread_is_complete_and_in_order() {
     alone_within("a_stream_to_the_thread_is_complete_and_in_order", LIMIT, || {
         let target = send::thread();
         let captures = receive(1, 100_000, 64, Leave::AtAnyTime, |signal, value| try_sigqueue_to(target, signal, value));
-        assert!(captures > 2000, "only {captures}");
+        assert!(captures > 500, "only {captures}");
         assert_every_frame_is_the_kernel_s();
     });
 }
@@ -168,7 +169,7 @@ fn a_stream_to_the_thread_is_complete_and_in_order() {
 fn a_stream_to_the_process_is_complete_and_in_order() {
     alone_within("a_stream_to_the_process_is_complete_and_in_order", LIMIT, || {
         let captures = receive(1, 100_000, 64, Leave::AtAnyTime, try_sigqueue);
-        assert!(captures > 2000, "only {captures}");
+        assert!(captures > 500, "only {captures}");
         assert_every_frame_is_the_kernel_s();
     });
 }
@@ -180,7 +181,7 @@ fn two_streams_are_each_complete_and_in_order() {
         let captures = receive(2, 20_000, 32, Leave::AtAnyTime, |signal, value| {
             if signal == SIGNALS[0] { try_sigqueue_to(target, signal, value) } else { try_sigqueue(signal, value) }
         });
-        assert!(captures > 500, "only {captures}");
+        assert!(captures > 200, "only {captures}");
         assert_every_frame_is_the_kernel_s();
     });
 }
@@ -198,7 +199,7 @@ fn a_stream_that_fills_the_kernel_s_queue_is_complete_and_in_order() {
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const limit) }, 0);
         let target = send::thread();
         let captures = receive(1, 20_000, 100, Leave::OftenWhenFull, |signal, value| try_sigqueue_to(target, signal, value));
-        assert!(captures > 200, "only {captures}");
+        assert!(captures > 50, "only {captures}");
         assert!(WITHOUT_CONTEXT.load(Ordering::Relaxed) > 0, "no token was refused");
     });
 }
@@ -270,7 +271,7 @@ fn a_stream_that_is_handled_and_waited_for_is_complete_and_in_order() {
             }
         });
         assert_eq!((OUT_OF_ORDER.load(Ordering::Relaxed), handled(0), overflows()), (0, COUNT, 0));
-        assert!(deferrals() > 1000 && u64::from(COUNT) > deferrals() + 1000, "{} were deferred", deferrals());
+        assert!(deferrals() > 200 && u64::from(COUNT) > deferrals() + 200, "{} were deferred", deferrals());
     });
 }
 
