@@ -2,8 +2,7 @@
 //! each with a frame of the kernel's.
 //!
 //! A region of the deferring backend captures the first signal that comes; those behind it wait in the kernel, and more arrive at every
-//! point of the exit that lets them in. The sender runs ahead by a random number of signals, so that there are hundreds of such regions
-//! at least: mostly thousands, but how long the receiver stays away is up to the machine, or its emulator.
+//! point of the exit that lets them in. The sender runs ahead by a random number of signals, so that there are thousands of such regions.
 
 mod support;
 
@@ -93,7 +92,8 @@ fn send_all(streams: usize, count: u32, ahead: u64, queue: &(impl Fn(Signal, i32
     let mut random = Random(0x5eed);
     for value in 0..count {
         for (stream, signal) in SIGNALS.into_iter().enumerate().take(streams) {
-            let lead = 1 + random.below(ahead) as u32;
+            // Small ones more often than large ones: the fewer signals a region holds back, the more regions there are.
+            let lead = 1 + (random.below(ahead) * random.below(ahead) / ahead) as u32;
             spin_until_room(|| value < handled(stream) + lead);
             // Refused while the kernel's queue is full.
             spin_until_room(|| queue(signal, value as i32));
@@ -160,7 +160,7 @@ fn a_stream_to_the_thread_is_complete_and_in_order() {
     alone_within("a_stream_to_the_thread_is_complete_and_in_order", LIMIT, || {
         let target = send::thread();
         let captures = receive(1, 100_000, 64, Leave::AtAnyTime, |signal, value| try_sigqueue_to(target, signal, value));
-        assert!(captures > 500, "only {captures}");
+        assert!(captures > 2000, "only {captures}");
         assert_every_frame_is_the_kernel_s();
     });
 }
@@ -169,7 +169,7 @@ fn a_stream_to_the_thread_is_complete_and_in_order() {
 fn a_stream_to_the_process_is_complete_and_in_order() {
     alone_within("a_stream_to_the_process_is_complete_and_in_order", LIMIT, || {
         let captures = receive(1, 100_000, 64, Leave::AtAnyTime, try_sigqueue);
-        assert!(captures > 500, "only {captures}");
+        assert!(captures > 2000, "only {captures}");
         assert_every_frame_is_the_kernel_s();
     });
 }
@@ -181,7 +181,7 @@ fn two_streams_are_each_complete_and_in_order() {
         let captures = receive(2, 20_000, 32, Leave::AtAnyTime, |signal, value| {
             if signal == SIGNALS[0] { try_sigqueue_to(target, signal, value) } else { try_sigqueue(signal, value) }
         });
-        assert!(captures > 200, "only {captures}");
+        assert!(captures > 500, "only {captures}");
         assert_every_frame_is_the_kernel_s();
     });
 }
@@ -199,7 +199,7 @@ fn a_stream_that_fills_the_kernel_s_queue_is_complete_and_in_order() {
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const limit) }, 0);
         let target = send::thread();
         let captures = receive(1, 20_000, 100, Leave::OftenWhenFull, |signal, value| try_sigqueue_to(target, signal, value));
-        assert!(captures > 50, "only {captures}");
+        assert!(captures > 200, "only {captures}");
         assert!(WITHOUT_CONTEXT.load(Ordering::Relaxed) > 0, "no token was refused");
     });
 }
@@ -271,7 +271,7 @@ fn a_stream_that_is_handled_and_waited_for_is_complete_and_in_order() {
             }
         });
         assert_eq!((OUT_OF_ORDER.load(Ordering::Relaxed), handled(0), overflows()), (0, COUNT, 0));
-        assert!(deferrals() > 200 && u64::from(COUNT) > deferrals() + 200, "{} were deferred", deferrals());
+        assert!(deferrals() > 1000 && u64::from(COUNT) > deferrals() + 1000, "{} were deferred", deferrals());
     });
 }
 
