@@ -137,7 +137,7 @@ fn handlers_of_sent_faults_change_the_handler_that_is_being_changed() {
                 }
                 TARGET.store(-1, Ordering::Release);
             });
-            // One in some hundreds lands where it matters.
+            // Few of them land where it matters.
             while RUNS.load(Ordering::Relaxed) < 3000 {
                 manage(Handler::new(tagged::<2>), CHANGED).remove().expect("it is on top");
             }
