@@ -7,7 +7,7 @@
 //! before the next instruction. Where a thread stops without executing anything, as behind a system call that lets a signal in, or
 //! within a string instruction, the last way there is stepped. A run may take another path than the one that was learnt (a lock that is
 //! contended, another turn to read the clock that ticks); it is tried again, and a boundary that is never reached counts as missed and is
-//! named. More than one in twenty fail the sweep: in a sample on a loaded machine one in a hundred are missed, all of them in libc.
+//! named. More than one in a hundred fail the sweep.
 //!
 //! x86_64 only. The tracee's own checks decide: it counts failures in memory that both share.
 
