@@ -38,6 +38,7 @@ declare -A catches=(
   [suspend-forgets-kept]="-p sigsafe-core --test suspend temporary_does_not_sleep_for_what_has_come"
   # capture
   [real-time-requeued]="-p sigsafe-core --test realtime a_stream_to_the_thread_is_complete_and_in_order"
+  [real-time-requeued-by-exit]="-p sigsafe-core --test sweep_order real_time_signals_at_every_instruction_keep_their_order"
   [no-exchange]="-p sigsafe-core --test realtime a_stream_to_the_thread_is_complete_and_in_order"
   [no-token]="-p sigsafe-core --test realtime a_stream_to_the_process_is_complete_and_in_order"
   [lost-token-unnoticed]="-p sigsafe-core --test realtime a_token_that_somebody_takes_costs_no_later_signal"

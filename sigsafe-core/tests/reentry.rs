@@ -131,8 +131,9 @@ fn handlers_of_sent_faults_change_the_handler_that_is_being_changed() {
         TARGET.store(send::thread(), Ordering::Release);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while TARGET.load(Ordering::Acquire) > 0 {
-                    send::tgkill_to(TARGET.load(Ordering::Relaxed).max(1), Signal::SEGV);
+                // Read once for each turn: it changes while this runs.
+                while let target @ 1.. = TARGET.load(Ordering::Acquire) {
+                    send::tgkill_to(target, Signal::SEGV);
                     std::thread::yield_now();
                 }
                 TARGET.store(-1, Ordering::Release);

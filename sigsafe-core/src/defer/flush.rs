@@ -117,22 +117,13 @@ fn requeue(process: u32, signal: Signal, kept: &Captured) -> bool {
 /// blocked; everything else that is deferrable is blocked by us.
 #[cold]
 fn release_slots(r: &ThreadRecord, process: u32, blocked: SigSet) {
-    // Most often a region has kept one real-time signal, for which nothing needs to be asked.
-    let waiting = r.slots.waiting_signals();
-    let ask = waiting.contains(Signal::CONT) || !waiting.intersection(blocked).is_empty();
-    let pending = if ask { settle(r) } else { SigSet::EMPTY };
     // SIGNAL: an immediate handler that lands between two of these steps may end a region of its own and release slots itself. So
     // each step claims the slot that it takes.
-    //
-    // A real-time signal that the thread has blocked itself, with none before it: no token, so that `sigwait` finds the signal.
-    let alone = |signal: Signal| !pending.contains(signal) && r.slots.count(signal) == 1;
-    while let Some((signal, kept)) = r.slots.take_waiting(|signal| signal.is_real_time() && blocked.contains(signal) && alone(signal)) {
-        if !requeue(process, signal, &kept) {
-            let _ = r.slots.keep(process, signal, kept.info());
-            break;
-        }
+    if r.slots.waiting_signals().contains(Signal::CONT) {
+        settle(r);
     }
-    // Everything deferrable is still blocked by us, so the tokens stand behind what waits there already.
+    // Everything deferrable is still blocked by us, so the tokens stand behind what waits there already. Also for what the thread has
+    // blocked itself: given back, the signal would stand behind one that is sent just before, whatever was asked before that.
     send_tokens(r, process);
     // What the thread has blocked itself since the capture waits in the kernel like any other.
     while let Some((signal, kept)) =
@@ -160,7 +151,8 @@ fn release_slots(r: &ThreadRecord, process: u32, blocked: SigSet) {
 /// For each kept real-time signal, its token. The kernel has them blocked.
 fn send_tokens(r: &ThreadRecord, process: u32) {
     // Where our handler has been removed since nobody would take a token: the signal meets what is there now.
-    while let Some((signal, kept)) = r.slots.take_waiting(|signal| signal.is_real_time() && !table::installed(signal)) {
+    let nobody_s = |signal| !table::installed(signal) || mutant!("real-time-requeued-by-exit");
+    while let Some((signal, kept)) = r.slots.take_waiting(|signal| signal.is_real_time() && nobody_s(signal)) {
         if !requeue(process, signal, &kept) {
             let _ = r.slots.keep(process, signal, kept.info());
             return;

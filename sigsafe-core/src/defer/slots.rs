@@ -146,11 +146,6 @@ impl Slots {
         self.full().filter(|(_, state)| state & IN_KERNEL == 0).filter_map(|(slot, _)| Signal::new(slot.signal()).ok()).collect()
     }
 
-    /// How many of this number are kept.
-    pub(crate) fn count(&self, signal: Signal) -> usize {
-        self.full().filter(|(slot, _)| slot.signal() == signal.number()).count()
-    }
-
     /// Keeps `info`; `false` when every slot is taken. A legacy signal that is kept already merges with that one, as it would in
     /// the kernel (POSIX leaves the number of deliveries open).
     pub(crate) fn keep(&self, process: u32, signal: Signal, info: &libc::siginfo_t) -> bool {

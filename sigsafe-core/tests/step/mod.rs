@@ -33,19 +33,27 @@ const ENDLESS: u64 = 200_000;
 
 /// How often each signal has been sent in this run.
 pub(crate) static SENT: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
+/// Whether one was sent in the middle of sending another, so that nobody can say which came first.
+pub(crate) static OVERLAPPED: AtomicBool = AtomicBool::new(false);
+static SENDING: AtomicBool = AtomicBool::new(false);
 /// Whether the run was ended because it would not end.
 pub(crate) static STUCK: AtomicBool = AtomicBool::new(false);
 
-/// Sends a signal to this thread, and counts it.
+/// Sends a signal to this thread, and counts it: its value says how many of its number were sent before it.
 pub(crate) fn send(signal: c_int) {
     let number = signal & !AS_FAULT;
-    SENT[number as usize].fetch_add(1, SeqCst);
+    let sending = SENDING.swap(true, SeqCst);
+    OVERLAPPED.fetch_or(sending, SeqCst);
+    let value = SENT[number as usize].fetch_add(1, SeqCst);
     // SAFETY: zero is a value of every field.
     let mut info: libc::siginfo_t = unsafe { zeroed() };
     info.si_signo = number;
     info.si_code = if signal == number { libc::SI_QUEUE } else { 1 };
+    // SAFETY: the value lies in the fourth word of the sixteen.
+    unsafe { (&raw mut info).cast::<u64>().add(3).write(u64::from(value)) };
     // SAFETY: the kernel reads the siginfo, and may send anything to the thread itself.
     unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), libc::gettid(), number, &raw const info) };
+    SENDING.store(sending, SeqCst);
 }
 
 /// Sets the trap flag, or leaves it alone by the same instructions.
@@ -128,6 +136,7 @@ pub(crate) fn end() -> (Path, bool) {
 /// The trap flag to begin with.
 fn reset() -> u64 {
     STUCK.store(false, SeqCst);
+    OVERLAPPED.store(false, SeqCst);
     for sent in &SENT {
         sent.store(0, SeqCst);
     }
