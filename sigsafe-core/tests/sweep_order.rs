@@ -77,13 +77,13 @@ const WAYS: &[Way] = &[
         critical(|_| {
             send();
             take();
-        })
+        });
     }),
     ("let in for a moment in a region", || {
         critical(|_| {
             send();
             mask::suspend(SigSet::EMPTY);
-        })
+        });
     }),
     ("unblocked in a region", || {
         mask::block(set());
