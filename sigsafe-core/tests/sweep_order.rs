@@ -1,42 +1,73 @@
 //! Real-time signals at every instruction of the ways in which a captured one is let in or taken: each is handled or taken before those
 //! that were sent after it.
 //!
-//! Every boundary is stepped through, each with one signal and with two in a row.
+//! Every boundary is stepped through, those in handlers too: each with one signal, and those of the operation itself also with two in a
+//! row, of one number and of two.
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod step;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use sigsafe_core::handler::{Delivery, Handler};
-use sigsafe_core::{SigInfo, SigSet, Signal, critical, mask};
+use sigsafe_core::handler::{Delivery, Handler, Registration};
+use sigsafe_core::{FullSyscall, MaskGuard, SigInfo, SigSet, Signal, critical, critical_with, mask, overflows};
 use sigsafe_test_harness::isolate::isolated_within;
-use step::watch::{Tally, kernel_mask};
+use step::watch::{Tally, kernel_mask, set_kernel_mask};
 use step::{OVERLAPPED, SENT, STUCK, Stop};
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-const RT: Signal = match Signal::real_time(3) {
-    Ok(signal) => signal,
-    Err(_) => panic!("SIGRTMIN+3 exists"),
-};
+const RT: Signal = real_time(3);
+const OTHER: Signal = real_time(4);
+const BOTH: SigSet = SigSet::EMPTY.with(RT).with(OTHER);
 
-/// How many have come: the value that is next.
-static COME: AtomicU32 = AtomicU32::new(0);
+const fn real_time(index: u32) -> Signal {
+    match Signal::real_time(index) {
+        Ok(signal) => signal,
+        Err(_) => panic!("SIGRTMIN+4 exists"),
+    }
+}
+
+/// Of each number how many have come: the value that is next.
+static COME: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
 static OUT_OF_ORDER: AtomicU32 = AtomicU32::new(0);
 
 fn come(info: &SigInfo) {
     // SAFETY: a siginfo has 128 initialised bytes; the value lies in the fourth word.
     let value = unsafe { std::ptr::from_ref(info.as_raw()).cast::<u64>().add(3).read() } as u32;
-    if COME.fetch_add(1, SeqCst) != value {
+    if COME[info.signal().number() as usize].fetch_add(1, SeqCst) != value {
         OUT_OF_ORDER.fetch_add(1, SeqCst);
     }
 }
 
 fn handle(delivery: &Delivery<'_>) {
     come(&delivery.info());
+}
+
+thread_local! {
+    // The handlers that take it are run by this thread's own sends, never at an arbitrary instruction.
+    static REST: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+fn perform(_: &Delivery<'_>) {
+    if let Some(rest) = REST.take() {
+        rest();
+    }
+}
+
+/// Performs `rest` in an immediate handler.
+fn over(rest: fn()) {
+    REST.set(Some(rest));
+    step::send(Signal::VTALRM.number());
+}
+
+/// Performs `rest` in a deferrable handler, as soon as one may run.
+fn in_handler(rest: fn()) {
+    REST.set(Some(rest));
+    step::send(Signal::USR1.number());
 }
 
 fn set() -> SigSet {
@@ -47,11 +78,25 @@ fn send() {
     step::send(RT.number());
 }
 
-/// Takes all that waits.
+fn send_other() {
+    step::send(OTHER.number());
+}
+
+/// Takes all that waits. It is blocked.
 fn take() {
     while mask::pending().contains(RT) {
         come(&mask::wait(set()));
     }
+}
+
+fn suspend() {
+    mask::suspend(SigSet::EMPTY);
+}
+
+/// Another handler of the same number.
+fn install(immediate: bool) -> Registration {
+    // SAFETY: the handler touches atomics.
+    unsafe { Handler::new(handle).immediate(immediate).install(RT).unwrap() }
 }
 
 type Way = (&'static str, fn());
@@ -97,14 +142,227 @@ const WAYS: &[Way] = &[
         });
         critical(|_| _ = mask::unblock(set()));
     }),
+    ("blocked and taken in two regions", || {
+        critical(|_| {
+            send();
+            mask::block(set());
+        });
+        send();
+        critical(|_| {
+            send();
+            take();
+            send();
+        });
+        critical(|_| {
+            send_other();
+            mask::unblock(set());
+            mask::block(set());
+        });
+        mask::set(SigSet::EMPTY);
+    }),
+    ("let in for a moment behind a region that has blocked it", || {
+        critical(|_| {
+            send();
+            mask::block(BOTH);
+        });
+        send();
+        suspend();
+        suspend();
+        mask::unblock(BOTH);
+    }),
+    ("let in twice in a region", || {
+        critical(|_| {
+            send();
+            send();
+            send_other();
+            suspend();
+            send();
+            suspend();
+        });
+    }),
+    ("one number let in and the other not", || {
+        critical(|_| {
+            send();
+            send_other();
+            mask::suspend(RT.into());
+            send();
+            mask::suspend(OTHER.into());
+        });
+    }),
+    ("taken in nested regions", || {
+        critical(|_| {
+            send();
+            critical(|_| {
+                take();
+                send();
+                send_other();
+                let guard: MaskGuard = MaskGuard::new();
+                take();
+                send();
+                drop(guard);
+            });
+            take();
+            send();
+        });
+    }),
+    ("guards of both kinds that end out of order", || {
+        let first: MaskGuard = MaskGuard::new();
+        send();
+        let second = MaskGuard::<FullSyscall>::new();
+        drop(first);
+        send();
+        mask::block(set());
+        drop(second);
+        critical(|_| {
+            mask::unblock(set());
+            send_other();
+        });
+    }),
+    ("a full-mask region in one that has captured it", || {
+        critical(|_| {
+            send();
+            critical_with::<FullSyscall, _>(|_| {
+                send();
+                mask::set(SigSet::EMPTY);
+            });
+            send_other();
+        });
+    }),
+    ("let in for a moment in a full-mask region", || {
+        critical_with::<FullSyscall, _>(|_| {
+            send();
+            suspend();
+            send();
+            send_other();
+            mask::suspend(OTHER.into());
+        });
+    }),
+    ("a handler that is let in captures it", || {
+        critical(|_| {
+            in_handler(|| {
+                critical(|_| send());
+                send_other();
+                send();
+            });
+            suspend();
+            send();
+            mask::block(set());
+        });
+        mask::unblock(set());
+    }),
+    ("a handler captures, blocks and takes it", || {
+        in_handler(|| {
+            critical(|_| {
+                send();
+                mask::block(set());
+            });
+            send();
+            take();
+            send();
+        });
+    }),
+    ("an immediate handler edits the mask over a region", || {
+        critical(|_| {
+            send();
+            over(|| {
+                mask::block(set());
+                critical(|_| {
+                    send();
+                    mask::unblock(set());
+                });
+                mask::unblock(set());
+                send();
+            });
+        });
+    }),
+    ("an immediate handler captures it over a region", || {
+        critical(|_| {
+            over(|| {
+                critical(|_| {
+                    send();
+                    mask::block(set());
+                    send_other();
+                });
+                mask::unblock(set());
+            });
+            send();
+        });
+    }),
+    ("an immediate handler takes it over a region", || {
+        critical(|_| {
+            send();
+            over(|| {
+                take();
+                send();
+            });
+        });
+    }),
+    ("an immediate handler lets it in over a region", || {
+        critical(|_| {
+            send();
+            over(|| {
+                critical(|_| {
+                    send();
+                    suspend();
+                });
+            });
+        });
+    }),
+    ("foreign code opens a region that holds tokens", || {
+        critical(|_| {
+            send();
+            send();
+            mask::block(set());
+        });
+        critical(|_| {
+            set_kernel_mask(0);
+            send();
+            set_kernel_mask(0);
+        });
+    }),
+    ("its handler is replaced and put back in a region", || {
+        critical(|_| {
+            send();
+            let another = install(false);
+            send();
+            another.remove().unwrap();
+        });
+    }),
+    ("its handler becomes immediate in a region", || {
+        let mut immediate = None;
+        critical(|_| {
+            send();
+            immediate = Some(install(true));
+            send();
+        });
+        critical(|_| send());
+        immediate.unwrap().remove().unwrap();
+    }),
+    ("its handler is immediate no more", || {
+        let immediate = install(true);
+        critical(|_| {
+            send();
+            immediate.remove().unwrap();
+            send();
+            mask::block(set());
+        });
+        mask::unblock(set());
+    }),
 ];
+
+/// Also forgets what has come.
+fn incomplete(signal: Signal) -> bool {
+    let number = signal.number() as usize;
+    COME[number].swap(0, SeqCst) != SENT[number].load(SeqCst)
+}
 
 /// What is wrong after a run.
 fn judge(before: u64) -> Vec<&'static str> {
     let checks = [
         (OUT_OF_ORDER.swap(0, SeqCst) != 0 && !OVERLAPPED.load(SeqCst), "out of order"),
-        (COME.swap(0, SeqCst) != SENT[RT.number() as usize].load(SeqCst), "not complete"),
+        (BOTH.iter().filter(|signal| incomplete(*signal)).count() != 0, "not complete"),
         (kernel_mask() != before, "mask"),
+        (overflows() != 0, "no slot left"),
         (STUCK.load(SeqCst), "stuck"),
     ];
     checks.into_iter().filter_map(|(wrong, what)| wrong.then_some(what)).collect()
@@ -115,9 +373,11 @@ fn real_time_signals_at_every_instruction_keep_their_order() {
     isolated_within("real_time_signals_at_every_instruction_keep_their_order", LIMIT, || {
         step::prepare();
         // The steps find the trampoline where SIGUSR1's handler is.
-        for signal in [RT, Signal::USR1] {
-            // SAFETY: the handler touches atomics.
-            unsafe { Handler::new(handle).install(signal).unwrap() };
+        let performing = Handler::new(perform);
+        let handlers = [(RT, Handler::new(handle)), (OTHER, Handler::new(handle)), (Signal::USR1, performing)];
+        for (signal, handler) in handlers.into_iter().chain([(Signal::VTALRM, performing.immediate(true))]) {
+            // SAFETY: the handlers touch atomics, regions and masks; the performing ones run where this thread sends their signals.
+            unsafe { handler.install(signal).unwrap() };
         }
         let before = kernel_mask();
         let mut tally = Tally::new();
@@ -127,18 +387,25 @@ fn real_time_signals_at_every_instruction_keep_their_order() {
             step::learn(None, operation);
             judge(before);
             let path = step::learn(None, operation);
-            let stops = path.stops();
-            println!("{name}: {} boundaries", stops.len());
+            let (stops, in_handlers) = (path.stops(), path.stops_in_handlers());
+            println!("{name}: {} boundaries, {} in handlers", stops.len(), in_handlers.len());
             assert!(stops.len() > 10 && judge(before).is_empty());
-            for (at, stop) in stops.iter().enumerate() {
-                for sends in [&[(*stop, RT.number())][..], &[(*stop, RT.number()), (Stop::default(), RT.number())]] {
-                    let met = step::run(sends, operation);
-                    let mut wrong = judge(before);
-                    if !met {
-                        wrong.push("not met");
-                    }
-                    tally.add(!wrong.is_empty(), || format!("{wrong:?}: {name}, {} at {at} of {}", sends.len(), stops.len()));
+            let mut attempt = |sends: &[(Stop, i32)], at: usize| {
+                let met = step::run(sends, operation);
+                let mut wrong = judge(before);
+                if !met {
+                    wrong.push("not met");
                 }
+                tally.add(!wrong.is_empty(), || format!("{wrong:?}: {name}, {} at {at}", sends.len()));
+            };
+            for (at, stop) in stops.iter().enumerate() {
+                attempt(&[(*stop, RT.number())], at);
+                for first in [RT, OTHER] {
+                    attempt(&[(*stop, first.number()), (Stop::default(), RT.number())], at);
+                }
+            }
+            for (at, stop) in in_handlers.iter().enumerate() {
+                attempt(&[(*stop, RT.number())], stops.len() + at);
             }
         }
         tally.conclude();

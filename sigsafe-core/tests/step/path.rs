@@ -46,6 +46,12 @@ impl Path {
         all.into_iter().zip(&self.boundaries).filter(|(_, boundary)| boundary.handlers == 0).map(|(stop, _)| stop).collect()
     }
 
+    /// Those of the handlers that run in it.
+    pub(crate) fn stops_in_handlers(&self) -> Vec<Stop> {
+        let all = self.stops_from(0);
+        all.into_iter().zip(&self.boundaries).filter(|(_, boundary)| boundary.handlers != 0).map(|(stop, _)| stop).collect()
+    }
+
     /// The boundaries from the one at which the signal was sent, which is the first of them, counted from there.
     pub(crate) fn stops_after_sending(&self) -> Vec<Stop> {
         let mut stops = vec![Stop::default()];
