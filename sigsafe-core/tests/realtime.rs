@@ -275,6 +275,73 @@ fn a_stream_that_is_handled_and_waited_for_is_complete_and_in_order() {
     });
 }
 
+fn taken_by_libc(set: SigSet) -> i32 {
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointers are to live values and null.
+    unsafe { libc::sigtimedwait(&libc_set(set), std::ptr::null_mut(), &raw const now) }
+}
+
+/// The thread has blocked the signal in the region, so that a token waits for it, which somebody else takes out of the kernel.
+#[test]
+fn a_token_that_libc_takes_leaves_its_signal() {
+    alone_within("a_token_that_libc_takes_leaves_its_signal", LIMIT, || {
+        log_runs(support::RT);
+        let set = SigSet::from(support::RT);
+        let values = || log::take().iter().map(log::Row::value).collect::<Vec<_>>();
+        for form in Form::CAPTURING {
+            let capture = || {
+                form.run(|| {
+                    send::sigqueue(support::RT, 1);
+                    mask::block(set);
+                });
+                assert_eq!(taken_by_libc(set), support::RT.number(), "{form:?}");
+            };
+            capture();
+            mask::unblock(set);
+            assert_eq!(values(), [1], "{form:?}, unblocked");
+            capture();
+            mask::set(SigSet::EMPTY);
+            assert_eq!(values(), [1], "{form:?}, by a new mask");
+            capture();
+            mask::suspend(SigSet::EMPTY);
+            assert_eq!(values(), [1], "{form:?}, let in for a moment");
+            mask::unblock(set);
+            capture();
+            assert_eq!(value_in(mask::wait(set).as_raw()), 1, "{form:?}, waited for");
+            send::sigqueue(support::RT, 2);
+            form.run(|| _ = mask::unblock(set));
+            assert_eq!(values(), [2], "{form:?}, let in by a region");
+            assert_eq!((kernel_mask(), mask::pending()), (SigSet::EMPTY, SigSet::EMPTY), "{form:?}");
+        }
+    });
+}
+
+/// What a region has captured waits for a handler that comes later, or for who waits, in its order.
+#[test]
+fn signals_whose_handler_is_removed_while_they_are_blocked_keep_their_order() {
+    alone_within("signals_whose_handler_is_removed_while_they_are_blocked_keep_their_order", LIMIT, || {
+        let set = SigSet::from(support::RT);
+        for form in Form::CAPTURING {
+            let capture = || {
+                let registration = log_runs(support::RT);
+                form.run(|| {
+                    // To the thread, as what is given back is: that comes before what is sent to the process.
+                    (1..=2).for_each(|value| assert!(try_sigqueue_to(send::thread(), support::RT, value)));
+                    mask::block(set);
+                    registration.remove().unwrap();
+                });
+            };
+            capture();
+            assert_eq!([(); 2].map(|()| value_in(mask::wait(set).as_raw())), [1, 2], "{form:?}");
+            capture();
+            let registration = log_runs(support::RT);
+            mask::unblock(set);
+            assert_eq!(log::take().iter().map(log::Row::value).collect::<Vec<_>>(), [1, 2], "{form:?}");
+            registration.remove().unwrap();
+        }
+    });
+}
+
 /// The exit queues a token behind a signal that waits already, and somebody else takes both out of the kernel.
 #[test]
 fn a_token_that_somebody_takes_costs_no_later_signal() {
@@ -286,11 +353,8 @@ fn a_token_that_somebody_takes_costs_no_later_signal() {
                 (1..=2).for_each(|value| send::sigqueue(support::RT, value));
                 mask::block(set);
             });
-            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
             for _ in 0..2 {
-                // SAFETY: the pointers are to live values and null.
-                let taken = unsafe { libc::sigtimedwait(&libc_set(set), std::ptr::null_mut(), &raw const now) };
-                assert_eq!(taken, support::RT.number(), "{form:?}");
+                assert_eq!(taken_by_libc(set), support::RT.number(), "{form:?}");
             }
             send::sigqueue(support::RT, 3);
             mask::unblock(set);

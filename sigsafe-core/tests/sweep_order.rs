@@ -9,7 +9,7 @@
 mod step;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use sigsafe_core::handler::{Delivery, Handler, Registration};
@@ -35,9 +35,13 @@ const fn real_time(index: u32) -> Signal {
 static COME: [AtomicU32; 65] = [const { AtomicU32::new(0) }; 65];
 static OUT_OF_ORDER: AtomicU32 = AtomicU32::new(0);
 
-fn come(info: &SigInfo) {
+fn value_in(info: &SigInfo) -> u32 {
     // SAFETY: a siginfo has 128 initialised bytes; the value lies in the fourth word.
-    let value = unsafe { std::ptr::from_ref(info.as_raw()).cast::<u64>().add(3).read() } as u32;
+    unsafe { std::ptr::from_ref(info.as_raw()).cast::<u64>().add(3).read() as u32 }
+}
+
+fn come(info: &SigInfo) {
+    let value = value_in(info);
     if COME[info.signal().number() as usize].fetch_add(1, SeqCst) != value {
         OUT_OF_ORDER.fetch_add(1, SeqCst);
     }
@@ -406,6 +410,100 @@ fn real_time_signals_at_every_instruction_keep_their_order() {
             }
             for (at, stop) in in_handlers.iter().enumerate() {
                 attempt(&[(*stop, RT.number())], stops.len() + at);
+            }
+        }
+        tally.conclude();
+    });
+}
+
+/// One that was taken: its value, and when the taking began and ended.
+type Taken = [AtomicU32; 3];
+static TAKEN: [Taken; 16] = [const { [const { AtomicU32::new(0) }; 3] }; 16];
+static TAKES: AtomicUsize = AtomicUsize::new(0);
+static CLOCK: AtomicU32 = AtomicU32::new(0);
+
+/// Takes what waits, one by one, wherever it interrupts another that does.
+fn take_each() {
+    loop {
+        let began = CLOCK.fetch_add(1, SeqCst);
+        let Some(info) = mask::wait_timeout(set(), Duration::ZERO) else { return };
+        let times = [value_in(&info), began, CLOCK.fetch_add(1, SeqCst)];
+        let place = TAKES.fetch_add(1, SeqCst);
+        TAKEN[place].iter().zip(times).for_each(|(word, value)| word.store(value, SeqCst));
+    }
+}
+
+/// Which values came; `None` when one was taken before the taking of one that was sent earlier had begun.
+fn taken() -> Option<Vec<u32>> {
+    let rows: Vec<[u32; 3]> = TAKEN[..TAKES.swap(0, SeqCst)].iter().map(|row| std::array::from_fn(|word| row[word].load(SeqCst))).collect();
+    let overtakes = |[late, _, ended]: &[u32; 3]| rows.iter().any(|[early, began, _]| early < late && ended < began);
+    let in_order = !rows.iter().any(overtakes);
+    let mut values: Vec<u32> = rows.iter().map(|[value, ..]| *value).collect();
+    values.sort_unstable();
+    in_order.then_some(values)
+}
+
+const TAKING: &[Way] = &[
+    ("behind a region", || {
+        critical(|_| {
+            send();
+            mask::block(set());
+        });
+        take_each();
+        mask::unblock(set());
+    }),
+    ("behind a region, among others", || {
+        critical(|_| {
+            send();
+            send();
+            mask::block(set());
+        });
+        send();
+        take_each();
+        mask::unblock(set());
+    }),
+    ("in a region behind a region", || {
+        critical(|_| {
+            send();
+            send();
+            mask::block(set());
+        });
+        send();
+        critical(|_| take_each());
+        take_each();
+        mask::unblock(set());
+    }),
+];
+
+/// What a handler takes in the middle of the thread's own taking is not overtaken by what was sent later.
+#[test]
+fn a_handler_at_every_instruction_of_taking_takes_in_order() {
+    isolated_within("a_handler_at_every_instruction_of_taking_takes_in_order", LIMIT, || {
+        step::prepare();
+        let taking = Handler::new(|_: &Delivery<'_>| take_each());
+        for (signal, handler) in [(RT, Handler::new(handle)), (Signal::USR1, taking), (Signal::VTALRM, taking.immediate(true))] {
+            // SAFETY: the handlers touch atomics and masks.
+            unsafe { handler.install(signal).unwrap() };
+        }
+        let before = kernel_mask();
+        let mut tally = Tally::new();
+        for &(name, mut way) in TAKING {
+            let operation: &mut dyn FnMut() = &mut way;
+            step::learn(None, operation);
+            taken();
+            let stops = step::learn(None, operation).stops_in_files();
+            let sent = SENT[RT.number() as usize].load(SeqCst);
+            let all = |values: Option<Vec<u32>>, sent: u32| values.is_some_and(|values| values.into_iter().eq(0..sent));
+            println!("{name}: {} boundaries", stops.len());
+            assert!(stops.len() > 10 && all(taken(), sent));
+            for (at, stop) in stops.iter().enumerate() {
+                for handler in [Signal::USR1, Signal::VTALRM] {
+                    COME[RT.number() as usize].store(0, SeqCst);
+                    let met = step::run(&[(*stop, handler.number())], operation);
+                    let handled = COME[RT.number() as usize].load(SeqCst);
+                    let right = met && handled == 0 && all(taken(), sent) && kernel_mask() == before;
+                    tally.add(!right, || format!("{name}, {handler} at {at}"));
+                }
             }
         }
         tally.conclude();

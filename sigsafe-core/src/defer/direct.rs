@@ -134,6 +134,9 @@ pub(crate) fn receive(_: &ThreadRecord, _: Signal, _: &libc::siginfo_t) -> Recei
     Received::Itself
 }
 
+/// There are no tokens.
+pub(crate) fn find_lost_tokens(_: &ThreadRecord) {}
+
 /// What waits, with nothing else to look at.
 pub(crate) fn settle(_: &ThreadRecord) -> SigSet {
     sys::sigpending()
@@ -162,10 +165,6 @@ impl Slots {
 
     pub(crate) fn promised(&self) -> SigSet {
         SigSet::EMPTY
-    }
-
-    pub(crate) fn lost_tokens(&self, _: Signal) -> bool {
-        false
     }
 
     pub(crate) fn take_waiting(&self, _: impl Fn(Signal) -> bool) -> Option<(Signal, Captured)> {

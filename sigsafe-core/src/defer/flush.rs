@@ -4,7 +4,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::defer::order::settle;
+use crate::defer::order::{find_lost_tokens, settle};
 use crate::defer::policy;
 use crate::defer::slots::{self, Captured};
 use crate::defer::trampoline;
@@ -38,6 +38,7 @@ pub(crate) fn flush(r: &ThreadRecord) {
     // now (immediate, or a fault) has it set aside by its trampoline, so its own exits do not flush for this one. From here to the
     // unblocking call `releasing` says so: to a handler that asks for its mask, and not to its exits.
     announce(r, SigSet::from_bits(r.added.load(Ordering::Relaxed)));
+    find_lost_tokens(r);
     let added = r.added.swap(0, Ordering::Relaxed);
     let mut ours = SigSet::from_bits(added & !SLOT_WAITS);
     if added & SLOT_WAITS != 0 {
@@ -124,7 +125,7 @@ fn release_slots(r: &ThreadRecord, process: u32, blocked: SigSet) {
     }
     // Everything deferrable is still blocked by us, so the tokens stand behind what waits there already. Also for what the thread has
     // blocked itself: given back, the signal would stand behind one that is sent just before, whatever was asked before that.
-    send_tokens(r, process);
+    send_tokens(r, process, blocked);
     // What the thread has blocked itself since the capture waits in the kernel like any other.
     while let Some((signal, kept)) =
         r.slots.take_waiting(|signal| blocked.contains(signal) && policy::may_block(signal) && !signal.is_real_time())
@@ -148,10 +149,12 @@ fn release_slots(r: &ThreadRecord, process: u32, blocked: SigSet) {
     }
 }
 
-/// For each kept real-time signal, its token. The kernel has them blocked.
-fn send_tokens(r: &ThreadRecord, process: u32) {
-    // Where our handler has been removed since nobody would take a token: the signal meets what is there now.
-    let nobody_s = |signal| !table::installed(signal) || mutant!("real-time-requeued-by-exit");
+/// For each kept real-time signal, its token. The kernel has them blocked; `blocked` is what the thread itself has blocked.
+fn send_tokens(r: &ThreadRecord, process: u32, blocked: SigSet) {
+    // Where our handler has been removed since nobody would take a token: the signal meets what is there now. What is blocked may still
+    // be waited for, or get a handler again.
+    let is_open = |signal| !blocked.contains(signal) || mutant!("removed-is-requeued");
+    let nobody_s = |signal| (!table::installed(signal) && is_open(signal)) || mutant!("real-time-requeued-by-exit");
     while let Some((signal, kept)) = r.slots.take_waiting(|signal| signal.is_real_time() && nobody_s(signal)) {
         if !requeue(process, signal, &kept) {
             let _ = r.slots.keep(process, signal, kept.info());
@@ -179,7 +182,8 @@ fn send_tokens(r: &ThreadRecord, process: u32) {
 pub(crate) fn release_for(r: &ThreadRecord, mask: SigSet) -> bool {
     let process = sys::process_id();
     settle(r);
-    send_tokens(r, process);
+    find_lost_tokens(r);
+    send_tokens(r, process, mask);
     let mut ran = false;
     // A fault that somebody sent is not blocked, so it is delivered before the call returns; SIGCONT would discard stops.
     while let Some((signal, mut kept)) = r.slots.take_waiting(|signal| !mask.contains(signal)) {

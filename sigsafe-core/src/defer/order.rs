@@ -2,7 +2,10 @@
 //!
 //! Runs in the trampoline, and in the thread that takes a signal by waiting for it.
 
-use crate::defer::slots::{self, Captured};
+use core::sync::atomic::Ordering;
+
+use crate::defer::flush::SLOT_WAITS;
+use crate::defer::slots::{self, Captured, Exchanged};
 use crate::defer::{policy, vfork};
 use crate::record::ThreadRecord;
 use crate::signal::Signal;
@@ -34,16 +37,36 @@ pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) 
     if !signal.is_real_time() {
         return lost_siginfo(r, process, signal, info).map_or(Received::Itself, Received::Instead);
     }
-    let kept = if mutant!("no-exchange") { None } else { r.slots.exchange_oldest(process, signal, info) };
-    match kept {
-        Some(kept) => {
-            if !sys::sigpending().contains(signal) && !mutant!("lost-token-unnoticed") {
-                // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
-                r.slots.lost_tokens(signal);
-            }
+    if mutant!("no-exchange") {
+        return Received::Itself;
+    }
+    match r.slots.exchange_oldest(process, signal, info) {
+        Exchanged::Head(kept) => {
+            // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
+            find_lost_tokens(r);
             Received::Instead(kept)
         }
-        None => Received::Itself,
+        Exchanged::Empty => Received::Itself,
+        Exchanged::Taken => Received::Nothing,
+    }
+}
+
+/// Has those signals wait for an exit whose tokens somebody else has taken or discarded. To be called while they are blocked.
+pub(crate) fn find_lost_tokens(r: &ThreadRecord) {
+    if r.slots.promised().is_empty() || mutant!("lost-token-unnoticed") {
+        return;
+    }
+    let process = sys::process_id();
+    if vfork::is_child(process) {
+        return;
+    }
+    r.slots.drop_foreign(process);
+    // SIGNAL: in this order. What is promised in between has its token behind the second.
+    let promised = r.slots.promised();
+    for signal in promised.difference(sys::sigpending()) {
+        if r.slots.lost_tokens(signal) {
+            r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);
+        }
     }
 }
 

@@ -82,6 +82,15 @@ impl Captured {
     }
 }
 
+/// What a signal that joins the queue brings.
+pub(crate) enum Exchanged {
+    Head(Captured),
+    /// There was no queue.
+    Empty,
+    /// A handler in between has taken all of it.
+    Taken,
+}
+
 fn words_of(info: &libc::siginfo_t) -> [u64; INFO_WORDS] {
     const { assert!(size_of::<libc::siginfo_t>() == 128) };
     // SAFETY: a siginfo has 128 initialised bytes, aligned to eight: the kernel wrote them.
@@ -237,21 +246,59 @@ impl Slots {
         Some(head.empty())
     }
 
-    /// A signal has arrived while others of its number are kept: takes the head of the queue and puts `info` at its end, in the
-    /// same slot, so that there are still as many tokens as entries.
-    pub(crate) fn exchange_oldest(&self, process: u32, signal: Signal, info: &libc::siginfo_t) -> Option<Captured> {
+    /// The head is taken whose token is still to come: it is a later entry's from now on.
+    fn pass_token_on(&self, signal: Signal) {
+        let later = self.full().find(|(slot, state)| slot.signal() == signal.number() && state & IN_KERNEL == 0);
+        if let Some((later, state)) = later {
+            later.change(state, state | IN_KERNEL);
+        }
+    }
+
+    /// A signal has arrived while others of its number are kept: puts `info` at the end of their queue and takes its head, so that there
+    /// are still as many tokens as entries.
+    pub(crate) fn exchange_oldest(&self, process: u32, signal: Signal, info: &libc::siginfo_t) -> Exchanged {
         self.drop_foreign(process);
-        let (head, state, _) = self.claim(|kept, _| kept == signal)?;
+        if !self.full().any(|(slot, _)| slot.signal() == signal.number()) {
+            return Exchanged::Empty;
+        }
+        // SIGNAL: at the end of the queue before the head is taken: a handler that lands in between and takes signals itself finds all of
+        // them there.
+        let placed = !mutant!("newcomer-hidden") && self.fill_empty(process, info, 0);
+        let Some((head, state, _)) = self.claim(|kept, _| kept == signal) else {
+            // Such a handler has taken them, this one too.
+            return if placed { Exchanged::Taken } else { Exchanged::Empty };
+        };
         let captured = head.copy_out();
-        head.fill(info);
-        head.state.store(self.next_state() | (state & IN_KERNEL), Ordering::Relaxed);
-        Some(captured)
+        if placed {
+            if state & IN_KERNEL != 0 {
+                self.pass_token_on(signal);
+            }
+            head.state.store(EMPTY, Ordering::Relaxed);
+        } else {
+            // No slot is free: in the head's. A handler that takes signals finds this one neither here nor in the kernel until it is there.
+            head.fill(info);
+            head.state.store(self.next_state() | (state & IN_KERNEL), Ordering::Relaxed);
+        }
+        Exchanged::Head(captured)
     }
 
     /// Takes the oldest signal that waits for the outermost exit and of which `wanted` holds.
     pub(crate) fn take_waiting(&self, wanted: impl Fn(Signal) -> bool) -> Option<(Signal, Captured)> {
-        let (slot, _, signal) = self.claim(|signal, state| state & IN_KERNEL == 0 && wanted(signal))?;
-        Some((signal, slot.empty()))
+        loop {
+            let waiting = self.full().filter(|(_, state)| state & IN_KERNEL == 0);
+            let signals = waiting.filter_map(|(slot, state)| Some((state, Signal::new(slot.signal()).ok()?)));
+            let (_, signal) = signals.filter(|(_, signal)| wanted(*signal)).min_by_key(|(state, _)| *state)?;
+            // Of a real-time signal the head, whoever has the token.
+            let of_queue = signal.is_real_time() && !mutant!("head-passed-over");
+            let Some((slot, state, _)) = self.claim(|kept, state| kept == signal && (state & IN_KERNEL == 0 || of_queue)) else {
+                // A handler in between has taken it.
+                continue;
+            };
+            if state & IN_KERNEL != 0 {
+                self.pass_token_on(signal);
+            }
+            return Some((signal, slot.empty()));
+        }
     }
 
     /// Promises a token to the oldest real-time signal that waits for the outermost exit: to be called before it is queued.
@@ -300,8 +347,13 @@ impl Slots {
         for (slot, state) in self.full() {
             let foreign = slot.process.load(Ordering::Relaxed) != process;
             if foreign && !vfork::is_child(process) && !mutant!("fork-keeps-slots") {
-                // Fails when a handler in between has emptied the slot, and perhaps filled it for this process.
-                slot.change(state, EMPTY);
+                // Fails when a handler in between has emptied the slot; it may also have filled it for this process, in the same place.
+                if mutant!("dropped-unseen") {
+                    slot.change(state, EMPTY);
+                } else if slot.change(state, CLAIMED) {
+                    let emptied = slot.process.load(Ordering::Relaxed) != process;
+                    slot.state.store(if emptied { EMPTY } else { state }, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -330,4 +382,33 @@ pub(crate) fn process_of_token(info: &libc::siginfo_t) -> u32 {
 /// Whether this is a token.
 pub(crate) fn is_token(info: &libc::siginfo_t) -> bool {
     info.si_code == TOKEN_CODE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(signal: Signal, value: u64) -> libc::siginfo_t {
+        let mut info = token(1, signal);
+        // SAFETY: the value lies in the fourth of six words, on this stack.
+        unsafe { info.info_mut().cast::<u64>().add(3).write(value) };
+        *info.info()
+    }
+
+    /// Where the kernel has refused a token for a later one: what is taken is the oldest all the same, and its token is the later one's.
+    #[test]
+    fn the_head_of_the_queue_is_taken_whoever_has_the_token() {
+        // SAFETY: zero is a value of every field.
+        let slots: Slots = unsafe { core::mem::zeroed() };
+        let signal = Signal::real_time(3).unwrap();
+        let process = crate::sys::process_id();
+        assert!(slots.keep(process, signal, &info(signal, 1)) && slots.keep(process, signal, &info(signal, 2)));
+        // The promise is kept.
+        let _ = slots.promise_token().unwrap();
+        let (_, first) = slots.take_waiting(|wanted| wanted == signal).unwrap();
+        assert_eq!(words_of(first.info())[3], 1);
+        assert!(!slots.waiting() && slots.promised().contains(signal));
+        assert_eq!(words_of(slots.take_oldest(process, signal).unwrap().info())[3], 2);
+        assert!(slots.is_empty());
+    }
 }

@@ -17,7 +17,7 @@ pub use wait::{wait, wait_timeout};
 use core::sync::atomic::Ordering;
 
 use crate::defer::flush::flush_if_outermost;
-use crate::defer::order::settle;
+use crate::defer::order::{find_lost_tokens, settle};
 use crate::defer::{policy, vfork};
 use crate::record::{ThreadRecord, record};
 use crate::sigset::SigSet;
@@ -109,6 +109,7 @@ pub fn unblock(set: SigSet) -> SigSet {
         before
     } else {
         let held_back = held_back(r);
+        find_lost_tokens(r);
         let kernel = sys::sigprocmask(How::Unblock, set);
         release_kept(r);
         kernel.difference(held_back)
@@ -134,6 +135,7 @@ pub fn set(set: SigSet) -> SigSet {
         before
     } else {
         let held_back = take_over(r, set);
+        find_lost_tokens(r);
         let kernel = sys::sigprocmask(How::Set, set);
         release_kept(r);
         kernel.difference(held_back)
