@@ -39,6 +39,7 @@ declare -A catches=(
   # capture
   [real-time-requeued]="-p sigsafe-core --test realtime a_stream_to_the_thread_is_complete_and_in_order"
   [real-time-requeued-by-exit]="-p sigsafe-core --test sweep_order real_time_signals_at_every_instruction_keep_their_order"
+  [begun-is-lost]="-p sigsafe-core --test realtime a_token_whose_handler_is_about_to_begin_is_not_sent_again"
   [removed-is-requeued]="-p sigsafe-core --test realtime signals_whose_handler_is_removed_while_they_are_blocked_keep_their_order"
   [newcomer-hidden]="-p sigsafe-core --test sweep_order a_handler_at_every_instruction_of_taking_takes_in_order"
   [head-passed-over]="-p sigsafe-core --lib the_head_of_the_queue_is_taken_whoever_has_the_token"

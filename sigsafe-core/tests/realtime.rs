@@ -316,6 +316,44 @@ fn a_token_that_libc_takes_leaves_its_signal() {
     });
 }
 
+/// A handler of a higher number begins on the first instruction of a lower one's, whose token has left the kernel and is not lost.
+#[test]
+fn a_token_whose_handler_is_about_to_begin_is_not_sent_again() {
+    alone_within("a_token_whose_handler_is_about_to_begin_is_not_sent_again", LIMIT, || {
+        static NOTHING: AtomicUsize = AtomicUsize::new(0);
+        static RUNS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+        fn take_the_rest(delivery: &Delivery<'_>) {
+            RUNS[0].fetch_add(1, Ordering::Relaxed);
+            let number = SigSet::from(delivery.signal());
+            if mask::pending().contains(delivery.signal()) && mask::wait_timeout(number, Duration::ZERO).is_none() {
+                NOTHING.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        fn use_a_region(_: &Delivery<'_>) {
+            RUNS[1].fetch_add(1, Ordering::Relaxed);
+            critical(|_| send::kill(Signal::HUP));
+            mask::unblock(Signal::HUP.into());
+        }
+        let [lower, higher] = [support::RT, SIGNALS[1]];
+        manage(Handler::new(take_the_rest), lower);
+        manage(Handler::new(use_a_region), higher);
+        log_runs(Signal::HUP);
+        for form in Form::CAPTURING {
+            form.run(|| {
+                (1..=2).for_each(|value| send::sigqueue_to(send::thread(), higher, value));
+                mask::block(higher.into());
+            });
+            form.run(|| {
+                send::sigqueue_to(send::thread(), lower, 1);
+                mask::unblock(higher.into());
+            });
+            let runs = [0, 1].map(|handler| RUNS[handler].swap(0, Ordering::Relaxed));
+            assert_eq!((runs, NOTHING.load(Ordering::Relaxed)), ([1, 2], 0), "{form:?}");
+            assert_eq!((log::take().len(), mask::pending()), (2, SigSet::EMPTY), "{form:?}");
+        }
+    });
+}
+
 /// What a region has captured waits for a handler that comes later, or for who waits, in its order.
 #[test]
 fn signals_whose_handler_is_removed_while_they_are_blocked_keep_their_order() {

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use crate::defer::flush::SLOT_WAITS;
 use crate::defer::slots::{self, Captured, Exchanged};
 use crate::defer::{policy, vfork};
-use crate::record::ThreadRecord;
+use crate::record::{ThreadRecord, get};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
 use crate::sys;
@@ -43,7 +43,7 @@ pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) 
     match r.slots.exchange_oldest(process, signal, info) {
         Exchanged::Head(kept) => {
             // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
-            find_lost_tokens(r);
+            find_lost_tokens_of(r, signal.into());
             Received::Instead(kept)
         }
         Exchanged::Empty => Received::Itself,
@@ -53,6 +53,14 @@ pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) 
 
 /// Has those signals wait for an exit whose tokens somebody else has taken or discarded. To be called while they are blocked.
 pub(crate) fn find_lost_tokens(r: &ThreadRecord) {
+    // A handler may lie on the first instruction of another one's, whose token has left the kernel and has not been looked at yet.
+    if get(&r.handlers) == 0 || mutant!("begun-is-lost") {
+        find_lost_tokens_of(r, SigSet::FULL);
+    }
+}
+
+/// Of these signals, none of which is about to be handled below.
+pub(crate) fn find_lost_tokens_of(r: &ThreadRecord, signals: SigSet) {
     if r.slots.promised().is_empty() || mutant!("lost-token-unnoticed") {
         return;
     }
@@ -62,7 +70,7 @@ pub(crate) fn find_lost_tokens(r: &ThreadRecord) {
     }
     r.slots.drop_foreign(process);
     // SIGNAL: in this order. What is promised in between has its token behind the second.
-    let promised = r.slots.promised();
+    let promised = r.slots.promised().intersection(signals);
     for signal in promised.difference(sys::sigpending()) {
         if r.slots.lost_tokens(signal) {
             r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);

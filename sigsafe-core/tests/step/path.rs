@@ -49,7 +49,7 @@ impl Path {
     /// These without those in the page that the kernel gives every process, which takes no breakpoint: there it reads clocks.
     pub(crate) fn stops_in_files(&self) -> Vec<Stop> {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let page = maps.lines().find(|line| line.ends_with("[vdso]")).map_or("0-0 ", |line| line);
+        let page = maps.lines().find(|line| line.ends_with("[vdso]")).unwrap_or("0-0 ");
         let (first, end) = page.split(' ').next().unwrap().split_once('-').unwrap();
         let [first, end] = [first, end].map(|address| usize::from_str_radix(address, 16).unwrap());
         self.stops().into_iter().filter(|stop| !(first..end).contains(&stop.pc)).collect()
