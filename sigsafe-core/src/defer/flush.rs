@@ -4,7 +4,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::defer::order::{find_lost_tokens, settle};
+use crate::defer::order::{find_lost_tokens, settle, settle_continue};
 use crate::defer::policy;
 use crate::defer::slots::{self, Captured};
 use crate::defer::trampoline;
@@ -26,6 +26,8 @@ const ANNOUNCED: u64 = SLOT_WAITS;
 pub(crate) fn flush_if_outermost() {
     let r = record();
     if !r.in_region() || mutant!("inner-exit-flushes") {
+        // SIGNAL: as in the flush up to its announcement.
+        find_lost_tokens(r);
         flush(r);
     }
 }
@@ -38,7 +40,6 @@ pub(crate) fn flush(r: &ThreadRecord) {
     // now (immediate, or a fault) has it set aside by its trampoline, so its own exits do not flush for this one. From here to the
     // unblocking call `releasing` says so: to a handler that asks for its mask, and not to its exits.
     announce(r, SigSet::from_bits(r.added.load(Ordering::Relaxed)));
-    find_lost_tokens(r);
     let added = r.added.swap(0, Ordering::Relaxed);
     let mut ours = SigSet::from_bits(added & !SLOT_WAITS);
     if added & SLOT_WAITS != 0 {
@@ -121,7 +122,7 @@ fn release_slots(r: &ThreadRecord, process: u32, blocked: SigSet) {
     // SIGNAL: an immediate handler that lands between two of these steps may end a region of its own and release slots itself. So
     // each step claims the slot that it takes.
     if r.slots.waiting_signals().contains(Signal::CONT) {
-        settle(r);
+        settle_continue(r);
     }
     // Everything deferrable is still blocked by us, so the tokens stand behind what waits there already. Also for what the thread has
     // blocked itself: given back, the signal would stand behind one that is sent just before, whatever was asked before that.
@@ -182,7 +183,6 @@ fn send_tokens(r: &ThreadRecord, process: u32, blocked: SigSet) {
 pub(crate) fn release_for(r: &ThreadRecord, mask: SigSet) -> bool {
     let process = sys::process_id();
     settle(r);
-    find_lost_tokens(r);
     send_tokens(r, process, mask);
     let mut ran = false;
     // A fault that somebody sent is not blocked, so it is delivered before the call returns; SIGCONT would discard stops.

@@ -42,8 +42,10 @@ pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) 
     }
     match r.slots.exchange_oldest(process, signal, info) {
         Exchanged::Head(kept) => {
-            // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
-            find_lost_tokens_of(r, signal.into());
+            if !sys::sigpending().contains(signal) {
+                // No token waits: somebody has taken it (`sigwait`) or discarded it (`SIG_IGN`), and no other delivery will come.
+                lose_tokens(r, signal);
+            }
             Received::Instead(kept)
         }
         Exchanged::Empty => Received::Itself,
@@ -51,30 +53,17 @@ pub(crate) fn receive(r: &ThreadRecord, signal: Signal, info: &libc::siginfo_t) 
     }
 }
 
-/// Has those signals wait for an exit whose tokens somebody else has taken or discarded. To be called while they are blocked.
-pub(crate) fn find_lost_tokens(r: &ThreadRecord) {
-    // A handler may lie on the first instruction of another one's, whose token has left the kernel and has not been looked at yet.
-    if get(&r.handlers) == 0 || mutant!("begun-is-lost") {
-        find_lost_tokens_of(r, SigSet::FULL);
+/// No token of this number waits in the kernel: its signals wait for an exit.
+fn lose_tokens(r: &ThreadRecord, signal: Signal) {
+    if !mutant!("lost-token-unnoticed") && r.slots.lost_tokens(signal) {
+        r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);
     }
 }
 
-/// Of these signals, none of which is about to be handled below.
-pub(crate) fn find_lost_tokens_of(r: &ThreadRecord, signals: SigSet) {
-    if r.slots.promised().is_empty() || mutant!("lost-token-unnoticed") {
-        return;
-    }
-    let process = sys::process_id();
-    if vfork::is_child(process) {
-        return;
-    }
-    r.slots.drop_foreign(process);
-    // SIGNAL: in this order. What is promised in between has its token behind the second.
-    let promised = r.slots.promised().intersection(signals);
-    for signal in promised.difference(sys::sigpending()) {
-        if r.slots.lost_tokens(signal) {
-            r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);
-        }
+/// Finds tokens that somebody else has taken, before their signals are unblocked. Most often none is promised, and nothing is asked.
+pub(crate) fn find_lost_tokens(r: &ThreadRecord) {
+    if !r.slots.promised().is_empty() {
+        settle(r);
     }
 }
 
@@ -88,10 +77,25 @@ pub(crate) fn lost_siginfo(r: &ThreadRecord, process: u32, signal: Signal, info:
     (empty && owner == process).then_some(copy)
 }
 
-/// What waits in the kernel, for someone who is about to look at the slots too. A stop that waits there was sent after a SIGCONT that is
-/// kept, since sending SIGCONT discards stops; so it has discarded that (POSIX, 2.4.1).
+/// What waits in the kernel, for someone who is about to look at the slots too. Those signals whose token does not wait there wait for
+/// an exit again: somebody else has taken it.
 pub(crate) fn settle(r: &ThreadRecord) -> SigSet {
-    r.slots.drop_foreign(sys::process_id());
+    let process = sys::process_id();
+    r.slots.drop_foreign(process);
+    // SIGNAL: before the question. What is promised in between has its token behind it.
+    let promised = r.slots.promised();
+    let pending = settle_continue(r);
+    // A handler may lie on the first instruction of another one's, whose token has left the kernel and has not been looked at yet.
+    let may_begin = get(&r.handlers) != 0 && !mutant!("begun-is-lost");
+    if !may_begin && !promised.is_subset(pending) && !vfork::is_child(process) {
+        promised.difference(pending).iter().for_each(|signal| lose_tokens(r, signal));
+    }
+    pending
+}
+
+/// What waits in the kernel. A stop that waits there was sent after a SIGCONT that is kept, since sending SIGCONT discards stops; so it
+/// has discarded that (POSIX, 2.4.1).
+pub(crate) fn settle_continue(r: &ThreadRecord) -> SigSet {
     let pending = sys::sigpending();
     if !pending.intersection(policy::STOPS).is_empty() && !mutant!("stop-keeps-cont") {
         r.slots.discard(Signal::CONT);

@@ -92,8 +92,8 @@ pub fn block(set: SigSet) -> SigSet {
 /// Outside a region, at least one signal that waited is delivered before this returns (POSIX, `pthread_sigmask`); in a region they
 /// wait for its end. Unblocking what is not blocked is no error.
 ///
-/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call; in a region up
-/// to two more.
+/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call; in a region, and
+/// while a real-time signal that one has captured waits, up to two more.
 #[doc(alias = "SIG_UNBLOCK")]
 pub fn unblock(set: SigSet) -> SigSet {
     let r = record();
@@ -118,8 +118,8 @@ pub fn unblock(set: SigSet) -> SigSet {
 
 /// Blocks exactly `set`. Returns what was blocked before.
 ///
-/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call; in a region up
-/// to two more.
+/// Async-signal safety: may be called from a handler, where it lasts until the handler returns. Cost: one system call; in a region, and
+/// while a real-time signal that one has captured waits, up to two more.
 #[doc(alias = "SIG_SETMASK")]
 pub fn set(set: SigSet) -> SigSet {
     let r = record();

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::editable;
 #[cfg(deferral)]
 use crate::defer::capture::take_place;
-use crate::defer::order::{Received, find_lost_tokens, receive, settle};
+use crate::defer::order::{Received, receive, settle};
 use crate::record::{ThreadRecord, record};
 use crate::siginfo::SigInfo;
 use crate::sigset::SigSet;
@@ -106,7 +106,6 @@ fn take_kept(r: &ThreadRecord, set: SigSet) -> Option<SigInfo> {
         return None;
     }
     let pending = settle(r);
-    find_lost_tokens(r);
     // Where a token waits in the kernel, it is the token that brings the oldest.
     let kept = r.slots.waiting_signals().difference(r.slots.promised());
     let next = kept.union(pending).intersection(set).iter().next()?;
