@@ -248,6 +248,8 @@ impl Slots {
 
     /// The head is taken whose token is still to come: it is a later entry's from now on.
     fn pass_token_on(&self, signal: Signal) {
+        // SIGNAL: a handler that lands in here may take the later entry, or give it a token of its own, and then there is a token too
+        // many, which brings nothing.
         let later = self.full().find(|(slot, state)| slot.signal() == signal.number() && state & IN_KERNEL == 0);
         if let Some((later, state)) = later {
             later.change(state, state | IN_KERNEL);
@@ -268,6 +270,7 @@ impl Slots {
             // Such a handler has taken them, this one too.
             return if placed { Exchanged::Taken } else { Exchanged::Empty };
         };
+        // SIGNAL: the head is in the hands of this frame. For a handler that takes signals the next one is the head.
         let captured = head.copy_out();
         if placed {
             if state & IN_KERNEL != 0 {
@@ -294,6 +297,7 @@ impl Slots {
                 // A handler in between has taken it.
                 continue;
             };
+            // SIGNAL: as in `exchange_oldest`.
             if state & IN_KERNEL != 0 {
                 self.pass_token_on(signal);
             }
@@ -351,6 +355,7 @@ impl Slots {
                 if mutant!("dropped-unseen") {
                     slot.change(state, EMPTY);
                 } else if slot.change(state, CLAIMED) {
+                    // SIGNAL: a capture in between finds the slot claimed and takes another.
                     let emptied = slot.process.load(Ordering::Relaxed) != process;
                     slot.state.store(if emptied { EMPTY } else { state }, Ordering::Relaxed);
                 }
