@@ -6,6 +6,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod step;
+mod support;
 
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -16,6 +17,7 @@ use sigsafe_core::{MaskGuard, Signal, mask};
 use sigsafe_test_harness::isolate::isolated_within;
 use step::Stop;
 use step::watch::Tally;
+use support::{expect_success, fork_child, reap};
 
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -30,19 +32,6 @@ fn handle(_: &Delivery<'_>) {
 struct Found {
     count: usize,
     stops: [Stop; 1000],
-}
-
-fn in_child(body: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: this process has one thread.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            libc::_exit(body());
-        }
-        let mut status = 0;
-        assert!(child > 0 && libc::waitpid(child, &raw mut status, 0) == child);
-        status
-    }
 }
 
 /// Looks at what waits, and so at the slots.
@@ -67,22 +56,21 @@ fn a_signal_of_the_child_s_own_is_not_dropped_with_its_parent_s() {
         step::learn(None, &mut look);
         let mut guard: Option<MaskGuard> = Some(MaskGuard::new());
         step::send(parent_s.number());
-        let learnt = in_child(|| {
+        expect_success(fork_child(|| {
             let stops = step::learn(None, &mut look).stops();
             found.count = stops.len();
             found.stops[..stops.len()].copy_from_slice(&stops);
-            0
-        });
-        assert!(learnt == 0 && found.count > 20);
+        }));
+        assert!(found.count > 20);
         let mut tally = Tally::new();
         for (at, stop) in found.stops[..found.count].iter().enumerate() {
-            let status = in_child(|| {
-                let met = step::run(&[(*stop, libc::SIGSEGV)], &mut look);
+            let status = reap(fork_child(|| {
+                assert!(step::run(&[(*stop, libc::SIGSEGV)], &mut look), "not met");
                 drop(guard.take());
                 // What was handled is the child's own.
-                i32::from(!met) << 4 | HANDLED.load(SeqCst) as i32
-            });
-            tally.add(status != 1 << 8, || format!("status {status:#x}, at {at} of {}", found.count));
+                assert_eq!(HANDLED.load(SeqCst), 1);
+            }));
+            tally.add(status != 0, || format!("status {status:#x}, at {at} of {}", found.count));
         }
         tally.conclude();
     });

@@ -86,6 +86,23 @@ fn send_other() {
     step::send(OTHER.number());
 }
 
+/// In a region, which then blocks it.
+fn capture() {
+    critical(|_| {
+        send();
+        mask::block(set());
+    });
+}
+
+/// The second one waits in the kernel.
+fn capture_first_of_two() {
+    critical(|_| {
+        send();
+        send();
+        mask::block(set());
+    });
+}
+
 /// Takes all that waits. It is blocked.
 fn take() {
     while mask::pending().contains(RT) {
@@ -108,17 +125,11 @@ type Way = (&'static str, fn());
 const WAYS: &[Way] = &[
     ("the end of a region", || critical(|_| send())),
     ("the end of a region that has blocked it", || {
-        critical(|_| {
-            send();
-            mask::block(set());
-        });
+        capture();
         mask::unblock(set());
     }),
     ("taken behind a region that has blocked it", || {
-        critical(|_| {
-            send();
-            mask::block(set());
-        });
+        capture();
         take();
         mask::unblock(set());
     }),
@@ -131,7 +142,7 @@ const WAYS: &[Way] = &[
     ("let in for a moment in a region", || {
         critical(|_| {
             send();
-            mask::suspend(SigSet::EMPTY);
+            suspend();
         });
     }),
     ("unblocked in a region", || {
@@ -140,17 +151,11 @@ const WAYS: &[Way] = &[
         critical(|_| _ = mask::unblock(set()));
     }),
     ("a region that ends over another's token", || {
-        critical(|_| {
-            send();
-            mask::block(set());
-        });
+        capture();
         critical(|_| _ = mask::unblock(set()));
     }),
     ("blocked and taken in two regions", || {
-        critical(|_| {
-            send();
-            mask::block(set());
-        });
+        capture();
         send();
         critical(|_| {
             send();
@@ -256,10 +261,7 @@ const WAYS: &[Way] = &[
     }),
     ("a handler captures, blocks and takes it", || {
         in_handler(|| {
-            critical(|_| {
-                send();
-                mask::block(set());
-            });
+            capture();
             send();
             take();
             send();
@@ -313,11 +315,7 @@ const WAYS: &[Way] = &[
         });
     }),
     ("foreign code opens a region that holds tokens", || {
-        critical(|_| {
-            send();
-            send();
-            mask::block(set());
-        });
+        capture_first_of_two();
         critical(|_| {
             set_kernel_mask(0);
             send();
@@ -445,29 +443,18 @@ fn taken() -> Option<Vec<u32>> {
 
 const TAKING: &[Way] = &[
     ("behind a region", || {
-        critical(|_| {
-            send();
-            mask::block(set());
-        });
+        capture();
         take_each();
         mask::unblock(set());
     }),
     ("behind a region, among others", || {
-        critical(|_| {
-            send();
-            send();
-            mask::block(set());
-        });
+        capture_first_of_two();
         send();
         take_each();
         mask::unblock(set());
     }),
     ("in a region behind a region", || {
-        critical(|_| {
-            send();
-            send();
-            mask::block(set());
-        });
+        capture_first_of_two();
         send();
         critical(|_| take_each());
         take_each();
