@@ -8,6 +8,8 @@ mod mutant;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[doc(hidden)]
+pub mod allocator;
 mod bits;
 #[cfg(feature = "std")]
 pub mod command;

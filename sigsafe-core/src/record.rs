@@ -28,13 +28,14 @@ pub(crate) const ADMITTING: u32 = 2;
 pub(crate) const RECORD_BYTES: usize = 320;
 
 #[cfg(deferral)]
-/// What regions, flushes and trampolines touch each time lies in the first line, with room for two words of an allocator's.
-const FIRST_LINE: usize = 64 - 2 * size_of::<usize>();
+/// What regions, flushes and trampolines touch each time lies in the first line, the allocator's words too.
+const FIRST_LINE: usize = 64;
 
 /// | word | meaning |
 /// |---|---|
 /// | `added` | signals that we blocked in the kernel and that the thread itself had not; non-zero: a deferral is outstanding. The bit of SIGKILL, which nobody can block, says that a slot waits for the outermost exit |
 /// | `below` | in a handler that runs although the code below it holds signals back: those signals, which the kernel's mask shows as blocked and the thread has not blocked |
+/// | `cache` | the allocator's: see [`allocator`](crate::allocator) |
 /// | `releasing` | with the bit of SIGKILL: signals that an outermost exit is about to unblock, and that the kernel's mask shows as blocked until then; without it, nothing (the kernel has written something else there) |
 /// | `scoped` | depth of closure regions |
 /// | `held` | live deferring guards |
@@ -48,6 +49,7 @@ const FIRST_LINE: usize = 64 - 2 * size_of::<usize>();
 /// | `thread_id` | the thread's number, 0 until asked for; kept over fork on purpose ([`thread_id`](crate::query::thread_id)) |
 /// | `overflows` | captures for which no slot was left |
 /// | `attached` | non-zero while this thread, a foreign one, is attached |
+/// | `caches` | the allocator's: all caches that the thread has had |
 /// | `slots` | captured signals that must not wait in the kernel |
 ///
 /// In a region = `scoped`, `held` or `full` is non-zero. There are two counters besides `full` because a closure stores back the
@@ -58,6 +60,7 @@ const FIRST_LINE: usize = 64 - 2 * size_of::<usize>();
 pub(crate) struct ThreadRecord {
     pub(crate) added: AtomicBits,
     pub(crate) below: AtomicBits,
+    pub(crate) cache: AtomicUsize,
     pub(crate) scoped: AtomicU64,
     pub(crate) held: AtomicU64,
     pub(crate) full: AtomicU64,
@@ -72,6 +75,7 @@ pub(crate) struct ThreadRecord {
     pub(crate) thread_id: AtomicU32,
     pub(crate) overflows: AtomicU32,
     pub(crate) attached: AtomicU32,
+    pub(crate) caches: AtomicUsize,
     pub(crate) slots: Slots,
 }
 

@@ -4,6 +4,7 @@
 
 use core::sync::atomic::Ordering;
 
+use crate::allocator;
 use crate::defer::order::{find_lost_tokens, settle, settle_continue};
 use crate::defer::policy;
 use crate::defer::slots::{self, Captured};
@@ -25,7 +26,9 @@ const ANNOUNCED: u64 = SLOT_WAITS;
 #[inline(never)]
 pub(crate) fn flush_if_outermost() {
     let r = record();
-    if !r.in_region() || mutant!("inner-exit-flushes") {
+    // In a handler over an operation of the allocator: the operation's end is the outermost exit.
+    let over_operation = get(&r.handlers) != 0 && allocator::busy(r, allocator::stack_pointer());
+    if !(r.in_region() || over_operation) || mutant!("inner-exit-flushes") {
         // SIGNAL: as in the flush up to its announcement.
         find_lost_tokens(r);
         flush(r);

@@ -7,6 +7,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use crate::allocator;
 use crate::defer::capture::{capture, frame_mask, hold_back, take_place};
 use crate::defer::flush::{SLOT_WAITS, announced, flush};
 use crate::defer::order::{Received, receive};
@@ -39,7 +40,8 @@ pub(crate) unsafe extern "C" fn trampoline(number: c_int, info: *mut libc::sigin
     let siginfo = unsafe { &*info };
     // SAFETY: the kernel's context.
     let mask = unsafe { *frame_mask(context) };
-    let in_region = r.in_region();
+    // SAFETY: the kernel's context.
+    let in_region = r.in_region() || unsafe { allocator::interrupted(r, context) };
     let admitting = get(&r.phase) & ADMITTING != 0;
     let arrival = Arrival {
         signal,
@@ -95,7 +97,9 @@ pub(crate) unsafe fn run(
     let releasing = r.releasing.load(Ordering::Relaxed);
     let of_entry = entry.mask().with(signal).bits();
     let held_below = |added| (below | added | announced(releasing, mask.bits())) & !of_entry;
-    let over_region = scoped | held | full != 0;
+    // SAFETY: a context that is not null is the kernel's.
+    let allocating = !context.is_null() && unsafe { allocator::interrupted(r, context) };
+    let over_region = scoped | held | full != 0 || allocating;
     // SAFETY: the caller vouches for `info`.
     let raised = is_raised(signal, unsafe { (*info).si_code });
     let deferred = phase & RELEASING != 0 && !entry.immediate() && !raised;
@@ -183,7 +187,7 @@ pub(crate) unsafe fn run(
     // capture sets the bit.
     if r.slots.waiting() {
         r.added.fetch_or(SLOT_WAITS, Ordering::Relaxed);
-        if !r.in_region() && added & !SLOT_WAITS == 0 {
+        if !r.in_region() && !allocating && added & !SLOT_WAITS == 0 {
             flush(r);
         }
     }

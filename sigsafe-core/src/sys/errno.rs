@@ -28,6 +28,7 @@ pub(crate) fn set_errno(value: c_int) {
 /// Runs `call` and puts back the `errno` from before it.
 ///
 /// A handler that lands in between saves and restores `errno` around itself, or changes what only `call` could have changed.
+#[inline(always)]
 pub(crate) fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
     let before = errno();
     let result = call();

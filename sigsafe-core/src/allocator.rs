@@ -1,0 +1,155 @@
+//! What `sigsafe-alloc` keeps in the thread record, and how deferral asks for it.
+//!
+//! The word `cache` moves the thread's cache: an operation takes it out, works on it, and puts it back. So there is never a second
+//! user of a cache on its thread, and the word is the mark that says "in the allocator" at the same time:
+//!
+//! | value | meaning |
+//! |---|---|
+//! | 0 | the thread has no cache yet |
+//! | [`RETIRED`] | it will have none any more: its destructors have run |
+//! | odd | the cache's address and one: free to take |
+//! | a multiple of 8 | the stack pointer of the operation that has taken the cache |
+//!
+//! An operation that a handler has left by `longjmp` never puts its cache back, and signals must not wait for it. Whether one is still
+//! there is told by where the interrupted code stands: all that an operation executes while it has the cache lies in a section of its
+//! own ([`set_text`]), its system calls included. So a managed handler that interrupts a foreign handler, which has interrupted an
+//! operation, is not held back.
+//!
+//! Runs in any context.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::defer::flush::flush_if_outermost;
+use crate::record::{ThreadRecord, fence, record};
+
+/// Of `cache`: the thread has given its cache up for good.
+pub const RETIRED: usize = 2;
+
+/// Where the allocator's operations have their code; nowhere while there is none.
+static TEXT: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Says where all code lies that the allocator executes while it has a cache in hand: from the first address to before the last.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+pub fn set_text(start: usize, end: usize) {
+    TEXT[0].store(start, Ordering::Relaxed);
+    TEXT[1].store(end, Ordering::Relaxed);
+}
+
+/// The calling thread's words.
+#[derive(Copy, Clone, Debug)]
+pub struct Words(&'static ThreadRecord);
+
+/// The calling thread's words. They must not leave the thread.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+#[inline(always)]
+pub fn words() -> Words {
+    Words(record())
+}
+
+impl Words {
+    /// The word that moves the cache.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
+    #[inline(always)]
+    pub fn cache(self) -> &'static AtomicUsize {
+        &self.0.cache
+    }
+
+    /// The first of all the caches that the thread has had.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
+    #[inline(always)]
+    pub fn caches(self) -> &'static AtomicUsize {
+        &self.0.caches
+    }
+
+    /// Whether signals were held back since the cache was taken: after it has been put back, [`let_in`] is to be called.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
+    #[inline(always)]
+    pub fn held_back(self) -> bool {
+        // SIGNAL: one before the cache was put back was captured, and `added` says so; one after it finds the allocator left.
+        fence();
+        self.0.added.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// Lets in the signals that were held back, unless a region or another operation below still does.
+///
+/// Async-signal safety: may be called from a handler. Cost: `rt_sigprocmask`, where signals are let in.
+#[cold]
+pub fn let_in() {
+    flush_if_outermost();
+}
+
+/// Whether the code with this stack pointer runs in or above an operation of the allocator that has taken the thread's cache, as far
+/// as the stack tells.
+#[inline]
+pub(crate) fn busy(r: &ThreadRecord, stack_pointer: usize) -> bool {
+    let mark = r.cache.load(Ordering::Relaxed);
+    mark & 1 == 0 && mark > RETIRED && stack_pointer <= mark
+}
+
+/// Whether the code that a signal has interrupted is an operation of the allocator that has taken the thread's cache.
+///
+/// # Safety
+///
+/// `context` is the kernel's of a live frame.
+#[cfg(deferral)]
+#[inline]
+pub(crate) unsafe fn interrupted(r: &ThreadRecord, context: *const libc::ucontext_t) -> bool {
+    let mark = r.cache.load(Ordering::Relaxed);
+    // SAFETY: the caller's promise.
+    mark & 1 == 0 && mark > RETIRED && unsafe { in_text(context) }
+}
+
+/// # Safety
+///
+/// As for `interrupted`.
+#[cfg(deferral)]
+#[cold]
+unsafe fn in_text(context: *const libc::ucontext_t) -> bool {
+    // SAFETY: the caller's promise.
+    let counter = unsafe { crate::sys::program_counter(context) }.unwrap_or(0);
+    (TEXT[0].load(Ordering::Relaxed)..TEXT[1].load(Ordering::Relaxed)).contains(&counter)
+}
+
+/// Whether the calling code runs in or above an operation that has taken the thread's cache.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+pub fn in_operation() -> bool {
+    busy(record(), stack_pointer())
+}
+
+/// About where the stack ends now.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: reads a register.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        core::arch::asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: reads a register.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        core::arch::asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let here = 0u8;
+        pointer = core::hint::black_box(&raw const here).addr();
+    }
+    pointer
+}
+
+/// Runs `call` and puts back the `errno` from before it.
+///
+/// Async-signal safety: may be called from a handler. Cost: the call's.
+pub fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
+    crate::sys::errno::keeping_errno(call)
+}
