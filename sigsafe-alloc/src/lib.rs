@@ -1,33 +1,35 @@
-//! Make any global allocator usable from signal handlers.
+//! Allocation in signal handlers: an allocator of our own, and a wrapper for any other.
 //!
 //! An allocator takes locks and rewires lists. A signal that lands in the middle of it, with a handler that allocates, finds
 //! the lock held by the very thread that it interrupted, or half of a list: the program hangs or its heap is corrupt.
-//! [`Masked`] puts each call of the allocator that it wraps into a critical region of `sigsafe-core`, so that a managed
-//! handler on the same thread runs before the call or after it, and never inside.
+//!
+//! [`SigSafeAlloc`] has no locks, and no state that a handler could find half made: any handler may use it at any instruction.
 //!
 //! ```
-//! use sigsafe_alloc::Masked;
-//! use std::alloc::System;
+//! use sigsafe_alloc::SigSafeAlloc;
 //!
 //! #[global_allocator]
-//! static ALLOCATOR: Masked<System> = Masked::new(System);
+//! static ALLOCATOR: SigSafeAlloc = SigSafeAlloc;
 //!
 //! fn main() {
 //!     assert_eq!(vec![1, 2, 3].len(), 3);
 //! }
 //! ```
 //!
-//! A region protects a thread from its own handlers. Exclusion between threads stays what it was: the wrapped allocator's
-//! business. Read [what it cannot cover](Masked#what-it-cannot-cover) before you rely on it.
+//! [`Masked`] puts each call of the allocator that it wraps into a critical region of `sigsafe-core`, so that a managed
+//! handler on the same thread runs before the call or after it, and never inside. Exclusion between threads stays what it was: the
+//! wrapped allocator's business. Read [what it cannot cover](Masked#what-it-cannot-cover) before you rely on it.
 //!
-//! The crate is `no_std` and never allocates itself.
+//! The crate is `no_std` and never allocates by another allocator.
 
 #![no_std]
 #![warn(missing_docs)]
 
 mod masked;
+mod own;
 
 pub use masked::Masked;
+pub use own::{SigSafeAlloc, Stats, Verified, Violation, in_allocator};
 
 /// The README's examples, compiled with the documentation tests.
 #[cfg(doctest)]

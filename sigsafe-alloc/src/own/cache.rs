@@ -1,0 +1,262 @@
+//! A thread's cache: for each class a list of free blocks, a spare one, and a span to take more from.
+//!
+//! Only the operation that has taken the cache out of the thread record ([`thread`](super::thread)) works on it. Every store leaves
+//! it whole: a handler that never returns may lose the blocks that the interrupted operation had in hand, and no block is ever in
+//! two places.
+
+use core::array;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+
+use super::class::{CLASSES, Class};
+use super::link::{Block, link, set_link};
+use super::span::{Span, Taken};
+use super::stack;
+
+/// What a cache has of one class.
+#[repr(C)]
+pub(super) struct Bin {
+    /// The free blocks, the last freed one first.
+    head: AtomicPtr<Block>,
+    /// How many more the list takes.
+    room: AtomicU32,
+    _pad: u32,
+    /// A list that was full, for when the first is empty or full again.
+    spare: AtomicPtr<Block>,
+    /// The span that this cache holds.
+    span: AtomicPtr<Span>,
+}
+
+/// A thread's cache.
+#[repr(C, align(64))]
+pub(super) struct Cache {
+    pub(super) bins: [Bin; CLASSES],
+    /// See [`pool`](super::pool).
+    pub(super) state: AtomicU32,
+    /// Operations that found it taken.
+    pub(super) nested: AtomicU32,
+    /// The next cache of this thread.
+    pub(super) next_of_thread: AtomicPtr<Cache>,
+    /// The next of all caches.
+    pub(super) next_of_all: AtomicPtr<Cache>,
+}
+
+impl Cache {
+    #[inline(always)]
+    pub(super) fn bin(&self, class: Class) -> &Bin {
+        &self.bins[class.index()]
+    }
+
+    /// Gives everything back, a batch at a time.
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    pub(super) fn drain(&self) {
+        for (bin, class) in self.bins.iter().zip(Class::all()) {
+            bin.drain(class);
+        }
+    }
+}
+
+/// Relaxed, and in program order for handlers of this thread.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn set<T>(place: &AtomicPtr<T>, value: *mut T) {
+    compiler_fence(Ordering::SeqCst);
+    place.store(value, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+}
+
+impl Bin {
+    /// Zeroed memory becomes an empty bin.
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    pub(super) fn start(&self, class: Class) {
+        self.room.store(class.list() as u32, Ordering::Relaxed);
+    }
+
+    /// Takes a block of the list, or null.
+    #[inline(always)]
+    pub(super) fn pop(&self) -> *mut Block {
+        let block = self.head.load(Ordering::Relaxed);
+        if !block.is_null() {
+            // SAFETY: in the list, so free and linked.
+            self.head.store(unsafe { link(block) }, Ordering::Relaxed);
+            self.room.store(self.room.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+        block
+    }
+
+    /// Puts a free block on the list; `false` when it is full.
+    ///
+    /// # Safety
+    ///
+    /// The block is of this bin's class, free, and the caller's.
+    #[inline(always)]
+    pub(super) unsafe fn push(&self, block: *mut Block) -> bool {
+        let room = self.room.load(Ordering::Relaxed);
+        if room == 0 {
+            return false;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { set_link(block, self.head.load(Ordering::Relaxed)) };
+        self.head.store(block, Ordering::Relaxed);
+        self.room.store(room - 1, Ordering::Relaxed);
+        true
+    }
+
+    /// The list is empty: takes a block of the spare list, of the span, or of another one. Null when there is no memory.
+    #[cold]
+    #[inline(never)]
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    pub(super) fn refill(&self, class: Class) -> (*mut u8, bool) {
+        let most = class.list();
+        let spare = self.spare.load(Ordering::Relaxed);
+        let taken = if spare.is_null() {
+            match self.more(class) {
+                Some(taken) => taken,
+                None => return (null_mut(), false),
+            }
+        } else {
+            // SIGNAL: a handler that leaves by longjmp after this line loses the list, and nobody gets a block twice.
+            set(&self.spare, null_mut());
+            Taken { first: spare, count: most, zeroed: false }
+        };
+        let block = taken.first;
+        if taken.count > 1 {
+            // SAFETY: in the list that was just taken.
+            set(&self.head, unsafe { link(block) });
+        }
+        self.room.store((most + 1).saturating_sub(taken.count).min(most) as u32, Ordering::Relaxed);
+        (block.cast(), taken.zeroed)
+    }
+
+    /// Blocks of the span that is held, or of the next.
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    fn more(&self, class: Class) -> Option<Taken> {
+        // A page, so that a small program does not touch more than it needs.
+        let batch = (4096 / class.size()).clamp(1, class.list());
+        loop {
+            let held = self.span.load(Ordering::Relaxed);
+            // SAFETY: null or a span that this cache holds; descriptors stay.
+            if let Some(span) = unsafe { held.as_ref() } {
+                if let Some(taken) = span.take(batch) {
+                    return Some(taken);
+                }
+                set(&self.span, null_mut());
+                span.let_go();
+            }
+            let span: *const Span = stack::pop(class).or_else(|| Span::new(class))?;
+            // SIGNAL: a handler that leaves by longjmp before this line keeps the span from everybody.
+            set(&self.span, span.cast_mut());
+        }
+    }
+
+    /// The list is full: it becomes the spare one, what was that goes back to its spans, and a new list starts with the block.
+    ///
+    /// # Safety
+    ///
+    /// As for `push`.
+    #[cold]
+    #[inline(never)]
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    pub(super) unsafe fn overflow(&self, class: Class, block: *mut Block) {
+        let old = self.spare.load(Ordering::Relaxed);
+        set(&self.spare, null_mut());
+        let full = self.head.load(Ordering::Relaxed);
+        set(&self.head, null_mut());
+        set(&self.spare, full);
+        // SAFETY: the caller's promise.
+        unsafe { set_link(block, null_mut()) };
+        set(&self.head, block);
+        self.room.store(class.list() as u32 - 1, Ordering::Relaxed);
+        // SAFETY: a list of free blocks that is in no bin any more.
+        unsafe { give_back(old) };
+    }
+
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    fn drain(&self, class: Class) {
+        for list in [&self.head, &self.spare] {
+            let blocks = list.load(Ordering::Relaxed);
+            set(list, null_mut());
+            // SAFETY: a list of free blocks that is in no bin any more.
+            unsafe { give_back(blocks) };
+        }
+        self.room.store(class.list() as u32, Ordering::Relaxed);
+        let held = self.span.load(Ordering::Relaxed);
+        set(&self.span, null_mut());
+        // SAFETY: null or a span that this cache held; descriptors stay.
+        if let Some(span) = unsafe { held.as_ref() } {
+            span.let_go();
+        }
+    }
+
+    /// The free blocks of both lists, for checks.
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    pub(super) fn lists(&self) -> [*mut Block; 2] {
+        [self.head.load(Ordering::Relaxed), self.spare.load(Ordering::Relaxed)]
+    }
+
+    /// The span that is held, for checks.
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    pub(super) fn held(&self) -> Option<&'static Span> {
+        // SAFETY: null or a span; descriptors stay.
+        unsafe { self.span.load(Ordering::Relaxed).as_ref() }
+    }
+}
+
+/// Blocks of one span, linked in the order in which they came.
+#[derive(Copy, Clone)]
+struct Group {
+    span: Option<&'static Span>,
+    first: *mut Block,
+    last: *mut Block,
+    count: usize,
+}
+
+impl Group {
+    const NONE: Group = Group { span: None, first: null_mut(), last: null_mut(), count: 0 };
+
+    /// # Safety
+    ///
+    /// The blocks are the caller's.
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    unsafe fn free(self) {
+        if let Some(span) = self.span {
+            // SAFETY: the caller's promise.
+            unsafe { span.free(self.first, self.last, self.count) };
+        }
+    }
+}
+
+/// Frees a list into its spans. Blocks of one span go together, also where those of others lie between them: one
+/// compare-and-swap for each group.
+///
+/// # Safety
+///
+/// A list of free blocks that is the caller's.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+unsafe fn give_back(mut list: *mut Block) {
+    const GROUPS: usize = 8;
+    let mut groups: [Group; GROUPS] = array::from_fn(|_| Group::NONE);
+    while !list.is_null() {
+        let block = list;
+        // SAFETY: a free block of the list.
+        let (span, next) = unsafe { (Span::of(block), link(block)) };
+        list = next;
+        let place = &mut groups[span.hash() % GROUPS];
+        match place.span {
+            Some(other) if other.is(span) => {
+                // SAFETY: both are the caller's.
+                unsafe { set_link(block, place.first) };
+                place.first = block;
+                place.count += 1;
+            }
+            _ => {
+                let before = core::mem::replace(place, Group { span: Some(span), first: block, last: block, count: 1 });
+                // SAFETY: the caller's.
+                unsafe { before.free() };
+            }
+        }
+    }
+    for group in groups {
+        // SAFETY: the caller's.
+        unsafe { group.free() };
+    }
+}

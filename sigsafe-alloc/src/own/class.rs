@@ -1,0 +1,229 @@
+//! Size classes: every size up to [`LARGEST`] is rounded up to one of [`CLASSES`].
+//!
+//! 8 bytes, then steps of 16 to 128 bytes, then eight steps to each doubling: above 128 bytes less than an eighth of a block is lost.
+//! The classes that are powers of two are all there, so that every alignment up to a unit has its blocks.
+
+use core::alloc::Layout;
+
+use super::chunk::UNIT;
+
+/// The largest size that has a class.
+pub(super) const LARGEST: usize = 256 << 10;
+/// Sizes up to here find their class in a table.
+const TABLED: usize = 1024;
+/// How many classes there are.
+pub(super) const CLASSES: usize = 1 + 8 + 8 * DOUBLINGS;
+const DOUBLINGS: usize = (LARGEST / 128).ilog2() as usize;
+/// The longest span, in units.
+pub(super) const MOST_UNITS: usize = 8;
+
+/// The number of a class. Smaller numbers are smaller blocks.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Class(u8);
+
+/// The size of each class's blocks, in bytes.
+const SIZES: [u32; CLASSES] = {
+    let mut sizes = [8; CLASSES];
+    let mut class = 1;
+    while class < CLASSES {
+        sizes[class] = if class <= 8 {
+            16 * class as u32
+        } else {
+            let (doubling, step) = ((class - 9) / 8, (class - 9) % 8 + 1);
+            ((128 + 16 * step) << doubling) as u32
+        };
+        class += 1;
+    }
+    sizes
+};
+
+/// The class of each size up to [`TABLED`], by eights.
+static BY_EIGHTS: [u8; TABLED / 8 + 1] = {
+    let mut table = [0; TABLED / 8 + 1];
+    let (mut index, mut class) = (0, 0);
+    while index < table.len() {
+        if index * 8 > SIZES[class] as usize {
+            class += 1;
+        }
+        table[index] = class as u8;
+        index += 1;
+    }
+    table
+};
+
+/// How many units a span of each class has: the fewest that hold eight blocks and lose at most a sixteenth at the end, or else what loses
+/// least.
+const UNITS: [u8; CLASSES] = {
+    let mut units = [1; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let size = SIZES[class] as usize;
+        let mut best = 0;
+        let mut best_loss = usize::MAX;
+        let mut count = 1;
+        while count <= MOST_UNITS {
+            let blocks = count * UNIT / size;
+            if blocks > 0 {
+                // In 1/4096 of the span.
+                let loss = (count * UNIT - blocks * size) * 4096 / (count * UNIT);
+                if blocks >= 8 && loss <= 256 {
+                    best = count;
+                    break;
+                }
+                if loss < best_loss {
+                    best_loss = loss;
+                    best = count;
+                }
+            }
+            count += 1;
+        }
+        units[class] = best as u8;
+        class += 1;
+    }
+    units
+};
+
+/// How many free blocks of each class a list of a thread's cache takes before it is full.
+const LIST: [u16; CLASSES] = {
+    let mut list = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let size = SIZES[class] as usize;
+        let fit = if size <= 1024 { (16 << 10) / size } else { (64 << 10) / size };
+        list[class] = if fit > 128 {
+            128
+        } else if fit == 0 {
+            1
+        } else {
+            fit as u16
+        };
+        class += 1;
+    }
+    list
+};
+
+static SIZE_OF: [u32; CLASSES] = SIZES;
+static UNITS_OF: [u8; CLASSES] = UNITS;
+static LIST_OF: [u16; CLASSES] = LIST;
+
+impl Class {
+    /// The class of blocks for `layout`, if it is of the small and common kind.
+    #[inline(always)]
+    pub(super) fn of_small(layout: Layout) -> Option<Class> {
+        // Blocks of 8 bytes are not aligned to 16.
+        (layout.align() <= 8 && layout.size() <= TABLED).then(|| Class(BY_EIGHTS[layout.size().div_ceil(8)]))
+    }
+
+    /// The class of blocks for `layout`; `None` when it is too large, or aligned to more than a unit.
+    #[inline]
+    pub(super) fn of(layout: Layout) -> Option<Class> {
+        let (size, align) = (layout.size(), layout.align());
+        if align <= 8 && size <= LARGEST { Some(Class::of_size(size)) } else { Class::of_aligned(size, align) }
+    }
+
+    #[cold]
+    fn of_aligned(size: usize, align: usize) -> Option<Class> {
+        if align > UNIT || size > LARGEST || align > LARGEST {
+            return None;
+        }
+        let size = size.max(align);
+        let mut class = Class::of_size(size.next_multiple_of(align).min(LARGEST));
+        while class.size() & (align - 1) != 0 {
+            class = Class(class.0 + 1);
+        }
+        Some(class)
+    }
+
+    /// The class of a size up to [`LARGEST`].
+    #[inline]
+    pub(super) fn of_size(size: usize) -> Class {
+        if size <= TABLED {
+            return Class(BY_EIGHTS[size.div_ceil(8)]);
+        }
+        let last = size - 1;
+        let doubling = last.ilog2() as usize - 7;
+        Class((9 + 8 * doubling + ((last >> (doubling + 4)) & 7)) as u8)
+    }
+
+    #[inline(always)]
+    pub(super) fn index(self) -> usize {
+        // SAFETY: made above only, from the tables.
+        unsafe { core::hint::assert_unchecked((self.0 as usize) < CLASSES) };
+        self.0 as usize
+    }
+
+    #[inline(always)]
+    pub(super) fn from_index(index: usize) -> Option<Class> {
+        (index < CLASSES).then_some(Class(index as u8))
+    }
+
+    /// Bytes of a block.
+    #[inline(always)]
+    pub(super) fn size(self) -> usize {
+        SIZE_OF[self.index()] as usize
+    }
+
+    /// Units of a span.
+    #[inline(always)]
+    pub(super) fn units(self) -> usize {
+        UNITS_OF[self.index()].into()
+    }
+
+    /// Blocks of a span.
+    #[inline(always)]
+    pub(super) fn capacity(self) -> usize {
+        self.units() * UNIT / self.size()
+    }
+
+    /// Blocks that one list of a cache takes.
+    #[inline(always)]
+    pub(super) fn list(self) -> usize {
+        LIST_OF[self.index()].into()
+    }
+
+    /// All classes.
+    pub(super) fn all() -> impl Iterator<Item = Class> {
+        (0..CLASSES as u8).map(Class)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    #[test]
+    fn every_size_has_the_smallest_class_that_holds_it() {
+        for size in 1..=LARGEST {
+            let class = Class::of_size(size);
+            assert!(class.size() >= size, "{size}");
+            assert!(class.0 == 0 || Class(class.0 - 1).size() < size, "{size}");
+            assert!(size <= 128 || (class.size() - size) * 8 < class.size(), "{size} loses more than 12.5 % in {}", class.size());
+            assert_eq!(Class::of(Layout::from_size_align(size, 1).unwrap()), Some(class));
+        }
+        assert_eq!(Class::of_size(LARGEST).index(), CLASSES - 1);
+        assert_eq!(Class::of(Layout::from_size_align(LARGEST + 1, 1).unwrap()), None);
+    }
+
+    #[test]
+    fn every_alignment_up_to_a_unit_has_a_class_whose_blocks_keep_it() {
+        for shift in 0..=UNIT.ilog2() {
+            let align = 1 << shift;
+            for size in [1, 7, 8, 9, 24, 40, 100, 129, 1000, 1025, 5000, 40_000, 65_536, 65_537, LARGEST] {
+                let class = Class::of(Layout::from_size_align(size, align).unwrap()).unwrap();
+                assert!(class.size() >= size && class.size() & (align - 1) == 0, "{size} {align}");
+            }
+        }
+        assert_eq!(Class::of(Layout::from_size_align(8, 2 * UNIT).unwrap()), None);
+    }
+
+    #[test]
+    fn spans_hold_blocks_and_lose_little() {
+        for class in Class::all() {
+            let span = class.units() * UNIT;
+            assert!(class.units() <= MOST_UNITS && class.capacity() >= 1 && class.capacity() < 1 << 14);
+            let lost = span - class.capacity() * class.size();
+            assert!(lost * 10 <= span, "{} loses {lost} of {span}", class.size());
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! [`SigSafeAlloc`]: an allocator that every handler may use at every instruction.
+//!
+//! ```text
+//!  alloc/dealloc ── thread ── cache (lists of free blocks, per thread)     no atomics, no lock
+//!                      │         │ refill, overflow
+//!                      │       span (one word, CAS) ── stack (spans with blocks to give, per class)
+//!                      └ shared ─┘ │                                       no cache: handlers in the middle of an operation
+//!                                chunk (units, one word of bits) ── os
+//!                  large (runs of units, mappings)
+//! ```
+
+mod anchor;
+mod cache;
+mod call;
+mod chunk;
+mod class;
+mod exit;
+mod large;
+mod link;
+mod os;
+mod pool;
+mod purge;
+mod shared;
+mod span;
+mod stack;
+mod stats;
+mod thread;
+mod verify;
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr;
+use core::time::Duration;
+
+use class::Class;
+use large::Fresh;
+use thread::Cached;
+
+pub use stats::Stats;
+pub use verify::{Verified, Violation};
+
+/// An allocator that any signal handler may call at any instruction.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct SigSafeAlloc;
+
+impl SigSafeAlloc {
+    /// What there is at this moment.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call; it looks at every span.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        stats::stats()
+    }
+
+    /// Gives the memory that nobody uses back to the system: the calling thread's cache, free spans and kept mappings. What lies in
+    /// other threads' caches stays there. Returns how many bytes went.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: a system call for each stretch of free memory.
+    pub fn purge(&self) -> usize {
+        drain_own();
+        purge::purge()
+    }
+
+    /// How long the memory of free spans and large blocks is kept for later ones, and how much of it at most.
+    ///
+    /// Once in each `delay` all of it goes back, with one of the next sixteen spans or large blocks that are freed. What would be more
+    /// than `bound` bytes of free spans, or three eighths of that of large blocks, goes back at once. The default is one second and 256 MiB.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
+    pub fn set_purge_policy(&self, delay: Duration, bound: usize) {
+        purge::set_policy(delay.as_millis().min(u32::MAX.into()) as u32, bound);
+    }
+
+    /// How many bytes the block that `alloc(layout)` gives has.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
+    #[must_use]
+    pub fn usable_size(&self, layout: Layout) -> usize {
+        Class::of(layout).map_or_else(|| large::usable(layout), Class::size)
+    }
+
+    /// Looks through all spans, stacks and caches for what must not be. For tests: nobody else may be at work meanwhile, since in the
+    /// middle of an operation a block is in no list.
+    ///
+    /// # Errors
+    ///
+    /// The first invariant that does not hold, and where.
+    ///
+    /// Async-signal safety: may be called from a handler that interrupted no operation of any thread. Cost: no system call; it
+    /// looks at every free block.
+    pub fn verify(&self) -> Result<Verified, Violation> {
+        verify::verify()
+    }
+}
+
+/// Whether the code that runs, or that the handler which runs has interrupted, is in the middle of an operation that works on its thread's
+/// cache. A handler may allocate all the same; one that would rather not can ask.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+#[must_use]
+pub fn in_allocator() -> bool {
+    sigsafe_core::allocator::in_operation()
+}
+
+/// A block of the class, or null.
+#[inline(always)]
+fn alloc_class(class: Class) -> *mut u8 {
+    let Some(cached) = thread::take() else { return alloc_slowly(class).0 };
+    let block = cached.cache().bin(class).pop();
+    if block.is_null() { refill(cached, class).0 } else { cached.put_back(block.cast()) }
+}
+
+/// The list is empty. A block, or null, and whether it is known to be zero.
+#[cold]
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn refill(cached: Cached, class: Class) -> Fresh {
+    thread::note_current(cached.cache());
+    cached.put_back(cached.cache().bin(class).refill(class))
+}
+
+/// The cache is not there.
+#[cold]
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn alloc_slowly(class: Class) -> Fresh {
+    let Some(cached) = thread::take_missing() else { return thread::let_in_after(shared::alloc(class)) };
+    let block = cached.cache().bin(class).pop();
+    if block.is_null() { refill(cached, class) } else { cached.put_back((block.cast(), false)) }
+}
+
+/// Frees a block of the class.
+///
+/// # Safety
+///
+/// It is one, and the caller's.
+#[inline(always)]
+unsafe fn dealloc_class(block: *mut u8, class: Class) {
+    // SAFETY: the caller's promise.
+    let Some(cached) = thread::take() else { return unsafe { dealloc_slowly(block, class) } };
+    // SAFETY: the caller's promise.
+    if unsafe { cached.cache().bin(class).push(block.cast()) } {
+        cached.put_back(());
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { overflow(cached, class, block) }
+    }
+}
+
+/// The list is full.
+///
+/// # Safety
+///
+/// As for `dealloc_class`.
+#[cold]
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+unsafe fn overflow(cached: Cached, class: Class, block: *mut u8) {
+    thread::note_current(cached.cache());
+    // SAFETY: the caller's promise.
+    unsafe { cached.cache().bin(class).overflow(class, block.cast()) };
+    cached.put_back(());
+}
+
+/// The cache is not there.
+///
+/// # Safety
+///
+/// As for `dealloc_class`.
+#[cold]
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+unsafe fn dealloc_slowly(block: *mut u8, class: Class) {
+    let Some(cached) = thread::take_missing() else {
+        // SAFETY: the caller's promise.
+        unsafe { shared::dealloc(block) };
+        return thread::let_in_after(());
+    };
+    // SAFETY: the caller's promise.
+    if unsafe { cached.cache().bin(class).push(block.cast()) } {
+        cached.put_back(());
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { overflow(cached, class, block) }
+    }
+}
+
+/// Gives back what the thread's cache has, unless an operation is under way.
+#[cold]
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn drain_own() {
+    if let Some(cached) = thread::take() {
+        thread::note_current(cached.cache());
+        cached.cache().drain();
+        cached.put_back(());
+    }
+}
+
+/// Blocks that are not small.
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn alloc_other(layout: Layout) -> *mut u8 {
+    match Class::of(layout) {
+        Some(class) => alloc_class(class),
+        None => large::alloc(layout).0,
+    }
+}
+
+/// Blocks that are not small.
+///
+/// # Safety
+///
+/// `alloc_other` gave it for this layout.
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+unsafe fn dealloc_other(block: *mut u8, layout: Layout) {
+    match Class::of(layout) {
+        // SAFETY: the caller's promise; the class follows from the layout alone.
+        Some(class) => unsafe { dealloc_class(block, class) },
+        // SAFETY: the caller's promise.
+        None => unsafe { large::dealloc(block, layout) },
+    }
+}
+
+/// A block that is not small, and whether it is known to be zero.
+#[inline(always)]
+fn alloc_fresh(layout: Layout) -> Fresh {
+    let Some(class) = Class::of(layout) else { return large::alloc(layout) };
+    let Some(cached) = thread::take() else { return alloc_slowly(class) };
+    let block = cached.cache().bin(class).pop();
+    if block.is_null() { refill(cached, class) } else { cached.put_back((block.cast(), false)) }
+}
+
+// SAFETY: blocks come from spans and mappings that are in use only once, and are as large and as aligned as their class or mapping,
+// which hold the layout. Nothing here unwinds.
+unsafe impl GlobalAlloc for SigSafeAlloc {
+    #[inline(never)]
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match Class::of_small(layout) {
+            Some(class) => alloc_class(class),
+            None => alloc_other(layout),
+        }
+    }
+
+    #[inline(never)]
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        match Class::of_small(layout) {
+            // SAFETY: the caller's promise; the class follows from the layout alone.
+            Some(class) => unsafe { dealloc_class(block, class) },
+            // SAFETY: the caller's promise; `alloc` took the same way.
+            None => unsafe { dealloc_other(block, layout) },
+        }
+    }
+
+    #[inline(never)]
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let (block, zeroed) = match Class::of_small(layout) {
+            Some(class) => (alloc_class(class), false),
+            None => alloc_fresh(layout),
+        };
+        if !zeroed && !block.is_null() {
+            // SAFETY: the block has at least these bytes.
+            unsafe { ptr::write_bytes(block, 0, layout.size()) };
+        }
+        block
+    }
+
+    #[inline(never)]
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller vouches for the size.
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        match (Class::of(layout), Class::of(new)) {
+            (Some(old), Some(new)) if old == new => return block,
+            (None, None) => {
+                // SAFETY: the caller's promise; neither has a class.
+                let resized = unsafe { large::resize(block, layout, new) };
+                if !resized.is_null() {
+                    return resized;
+                }
+            }
+            _ => {}
+        }
+        // SAFETY: a layout with a size that is not zero.
+        let fresh = unsafe { self.alloc(new) };
+        if !fresh.is_null() {
+            // SAFETY: both blocks have at least these bytes, and they are two; the old one is the caller's.
+            unsafe {
+                ptr::copy_nonoverlapping(block, fresh, layout.size().min(new_size));
+                self.dealloc(block, layout);
+            }
+        }
+        fresh
+    }
+}

@@ -1,0 +1,100 @@
+//! Where memory comes from before the system is asked for more, and when it goes back.
+//!
+//! Free units keep their memory for a while, since what has just been freed is often wanted again. It goes back with the first
+//! operation on a span that comes [`DELAY`] after some of it became free, and at once when it is more than [`BOUND`].
+//!
+//! Runs in any context.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use super::chunk::{self, Claim};
+use super::{large, os, stack};
+
+/// Milliseconds.
+static DELAY: AtomicU32 = AtomicU32::new(1000);
+/// Units.
+static BOUND: AtomicUsize = AtomicUsize::new(4096);
+/// When the memory of free units is to go back, in milliseconds of the system's clock; 0: there was none.
+static DUE: AtomicU64 = AtomicU64::new(0);
+/// Releases since the clock was read.
+static RELEASES: AtomicU32 = AtomicU32::new(0);
+
+/// The clock is read once in so many releases.
+const CLOCK_EVERY: u32 = 16;
+
+/// Claims adjacent units. What lies idle elsewhere is looked through before the system is asked.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+pub(super) fn claim(count: usize) -> Option<Claim> {
+    if let Some(claim) = chunk::claim(count) {
+        return Some(claim);
+    }
+    if stack::trim_all(256)
+        && let Some(claim) = chunk::claim(count)
+    {
+        return Some(claim);
+    }
+    if let Some(claim) = claim_new(count) {
+        return Some(claim);
+    }
+    // Nothing is left: what we keep for later goes first.
+    large::purge();
+    claim_new(count)
+}
+
+/// Claims adjacent units of a new chunk.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn claim_new(count: usize) -> Option<Claim> {
+    // Others may be quicker than we, at all units of it.
+    let claim = chunk::new_chunk()?.claim(count);
+    if claim.is_some() { claim } else { chunk::claim(count) }
+}
+
+/// Some units have become free.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+pub(super) fn after_release() {
+    if chunk::dirty_units() > BOUND.load(Ordering::Relaxed) {
+        chunk::purge();
+        return;
+    }
+    if RELEASES.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLOCK_EVERY) {
+        on_time();
+    }
+}
+
+/// Gives back what is due.
+#[cold]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn on_time() {
+    let now = os::milliseconds();
+    let due = DUE.load(Ordering::Relaxed);
+    if due > now {
+        return;
+    }
+    let next = now + u64::from(DELAY.load(Ordering::Relaxed));
+    // One thread does it, and the first release starts the clock.
+    if DUE.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && due != 0 {
+        chunk::purge();
+        large::purge();
+    }
+}
+
+/// Sets the policy.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+pub(super) fn set_policy(delay_ms: u32, bound_bytes: usize) {
+    DELAY.store(delay_ms, Ordering::Relaxed);
+    BOUND.store(bound_bytes / chunk::UNIT, Ordering::Relaxed);
+    DUE.store(0, Ordering::Relaxed);
+}
+
+/// So many bytes of mappings may be kept: their sizes fit less often than units do.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+pub(super) fn bound_of_kept() -> usize {
+    BOUND.load(Ordering::Relaxed) * chunk::UNIT / 8 * 3
+}
+
+/// Gives back all that nobody uses. Bytes.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+pub(super) fn purge() -> usize {
+    stack::trim_all(stack::ALL);
+    chunk::purge() * chunk::UNIT + large::purge()
+}

@@ -1,0 +1,58 @@
+//! What there is at this moment, counted as it is asked for: nothing on a fast path counts.
+
+use super::anchor::State;
+use super::chunk::{self, UNIT, UNITS};
+use super::pool;
+
+/// A snapshot of what [`SigSafeAlloc`](super::SigSafeAlloc) has, in bytes unless it says otherwise.
+///
+/// Taken while other threads work: the fields are each right at some moment during the call, and not all at the same.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Address space of chunks. It stays; of their memory, only what is in use or was lately is there.
+    pub chunks: usize,
+    /// Of blocks in use that have a size class, those in a thread's cache included.
+    pub blocks: usize,
+    /// Of spans: the blocks above, those that are free in their span, and those that were never used.
+    pub spans: usize,
+    /// Of runs: blocks of 256 KiB to 1 MiB.
+    pub runs: usize,
+    /// Of mappings of their own: larger blocks.
+    pub mapped: usize,
+    /// Free, and not given back to the system yet.
+    pub free_resident: usize,
+    /// Mappings that are kept for later blocks.
+    pub kept: usize,
+    /// Caches that threads have, a number.
+    pub caches: usize,
+    /// Caches that were set aside since their operation seems to have been left by `longjmp`, a number.
+    pub caches_set_aside: usize,
+}
+
+pub(super) fn stats() -> Stats {
+    let mut stats = Stats { chunks: chunk::count() * chunk::CHUNK, ..Stats::default() };
+    for chunk in chunk::all() {
+        let (free, _) = chunk.free_units();
+        let mut in_spans = 0;
+        for unit in 1..UNITS {
+            let span = chunk.span(unit);
+            let anchor = span.anchor();
+            if anchor.state() == State::Idle {
+                continue;
+            }
+            let size = span.class().map_or(0, |class| class.size());
+            stats.blocks += span.carved().saturating_sub(anchor.count()) * size;
+            in_spans += span.units();
+        }
+        let used = UNITS - 1 - free.count_ones() as usize;
+        stats.spans += in_spans * UNIT;
+        stats.runs += used.saturating_sub(in_spans) * UNIT;
+    }
+    (stats.mapped, stats.kept) = super::large::bytes();
+    stats.free_resident = chunk::dirty_units() * UNIT;
+    let [_, in_use, set_aside, spare] = pool::states();
+    stats.caches = in_use + set_aside + spare;
+    stats.caches_set_aside = set_aside;
+    stats
+}

@@ -1,0 +1,184 @@
+//! Handlers that never return: they leave the allocator in the middle of an operation, as `siglongjmp` does.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod step;
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::arch::asm;
+use std::ffi::{c_int, c_void};
+use std::hint::black_box;
+use std::mem::zeroed;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use sigsafe_alloc::{SigSafeAlloc, in_allocator};
+use sigsafe_core::Signal;
+use sigsafe_core::handler::Handler;
+use sigsafe_test_harness::isolate::isolated;
+
+static A: SigSafeAlloc = SigSafeAlloc;
+
+/// Where `leavable` goes on when its operation has been left: program counter, stack pointer, rbp, rbx, and whether that is so.
+static LANDING: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
+static LEFT: AtomicU32 = AtomicU32::new(0);
+
+/// Calls `operation`; comes back also when a handler leaves it by [`leave`].
+#[inline(never)]
+fn leavable(operation: extern "C" fn()) {
+    // SAFETY: calls a function of C's convention with an aligned stack, and says that it spoils what that may. A handler that comes
+    // to the label by way of a changed context puts back the four registers that a call keeps and that are not declared as spoilt.
+    unsafe {
+        asm!(
+            "lea rax, [rip + 2f]",
+            "mov [rdi], rax",
+            "mov [rdi + 8], rsp",
+            "mov [rdi + 16], rbp",
+            "mov [rdi + 24], rbx",
+            "mov qword ptr [rdi + 32], 1",
+            "call rsi",
+            "2:",
+            in("rdi") &raw const LANDING,
+            in("rsi") operation,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+            clobber_abi("C"),
+        );
+    }
+    LANDING[4].store(0, SeqCst);
+}
+
+/// Has the interrupted code go on at the landing, with the registers that belong there.
+fn leave(context: &mut libc::ucontext_t) {
+    if LANDING[4].load(SeqCst) == 0 {
+        return;
+    }
+    let registers = &mut context.uc_mcontext.gregs;
+    for (register, value) in [libc::REG_RIP, libc::REG_RSP, libc::REG_RBP, libc::REG_RBX].into_iter().zip(&LANDING) {
+        registers[register as usize] = value.load(SeqCst) as i64;
+    }
+    LEFT.fetch_add(1, SeqCst);
+}
+
+/// SIGPROF's, installed by plain `sigaction`: leaves what it finds inside the allocator.
+extern "C" fn on_timer(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel's context of this delivery.
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
+    if in_allocator() && ARMED.swap(0, SeqCst) == 1 {
+        leave(context);
+    }
+}
+
+static ARMED: AtomicU32 = AtomicU32::new(0);
+static SEED: AtomicUsize = AtomicUsize::new(1);
+
+/// Allocates and frees until it is left.
+extern "C" fn churn() {
+    let mut blocks = [(null_mut::<u8>(), Layout::new::<u64>()); 64];
+    ARMED.store(1, SeqCst);
+    let mut seed = SEED.fetch_add(1, SeqCst);
+    loop {
+        seed = seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        let (block, layout) = &mut blocks[(seed >> 33) % 64];
+        if !block.is_null() {
+            // SAFETY: our block.
+            unsafe { A.dealloc(*block, *layout) };
+        }
+        *layout = Layout::from_size_align(1 + (seed >> 40) % 3000, 8).unwrap();
+        // SAFETY: the size is not zero.
+        *block = unsafe { A.alloc(*layout) };
+        assert!(!black_box(*block).is_null());
+    }
+}
+
+fn install_timer() {
+    // SAFETY: zero is a value of every field; the handler has the signature that SA_SIGINFO asks for.
+    unsafe {
+        let mut action: libc::sigaction = zeroed();
+        action.sa_sigaction = on_timer as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        assert_eq!(libc::sigaction(libc::SIGPROF, &raw const action, null_mut()), 0);
+        let mut event: libc::sigevent = zeroed();
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = libc::SIGPROF;
+        event.sigev_notify_thread_id = libc::gettid();
+        let mut timer = zeroed();
+        assert_eq!(libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer), 0);
+        let every = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+        let times = libc::itimerspec { it_interval: every, it_value: every };
+        assert_eq!(libc::timer_settime(timer, 0, &raw const times, null_mut()), 0);
+    }
+}
+
+static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+fn managed() -> sigsafe_core::handler::Registration {
+    // SAFETY: the handler touches an atomic.
+    unsafe { Handler::new(|_| HANDLED.store(HANDLED.load(SeqCst) + 1, SeqCst)).install(Signal::USR1) }.unwrap()
+}
+
+/// Raises a managed signal and waits for its handler.
+#[inline(never)]
+fn a_managed_signal_is_delivered(left: u32) {
+    let before = HANDLED.load(SeqCst);
+    let start = Instant::now();
+    // SAFETY: a signal that has a handler.
+    unsafe { libc::raise(libc::SIGUSR1) };
+    while HANDLED.load(SeqCst) == before {
+        assert!(start.elapsed() < Duration::from_millis(10), "not delivered after the allocator had been left {left} times");
+    }
+}
+
+#[test]
+fn after_a_thousand_operations_that_were_left_signals_arrive_and_the_cache_is_back() {
+    isolated("after_a_thousand_operations_that_were_left_signals_arrive_and_the_cache_is_back", || {
+        let _registration = managed();
+        install_timer();
+        while LEFT.load(SeqCst) < 1000 {
+            leavable(churn);
+            // No operation has come after the one that was left.
+            a_managed_signal_is_delivered(LEFT.load(SeqCst));
+        }
+        let layout = Layout::new::<[u64; 8]>();
+        // SAFETY: our blocks.
+        unsafe {
+            let before = A.alloc(layout);
+            A.dealloc(before, layout);
+            // The list's last block comes back: the cache is there.
+            let after = A.alloc(layout);
+            assert_eq!(before, after);
+            A.dealloc(after, layout);
+        }
+        assert!(!in_allocator());
+        A.verify().unwrap();
+        println!("{:?}", A.stats());
+    });
+}
+
+extern "C" fn one_pair() {
+    let layout = Layout::new::<[u64; 5]>();
+    // SAFETY: our block.
+    unsafe {
+        let block = A.alloc(layout);
+        A.dealloc(block, layout);
+    }
+}
+
+#[test]
+fn left_at_every_instruction_of_a_pair() {
+    isolated("left_at_every_instruction_of_a_pair", || {
+        let _registration = managed();
+        step::install();
+        one_pair();
+        let ((), whole) = step::during(u64::MAX, || {}, || leavable(one_pair));
+        for at in 1..=whole.boundaries {
+            let ((), stepped) = step::during_and_leave(at, leave, || leavable(one_pair));
+            assert_eq!(stepped.runs, 1, "boundary {at}");
+            LANDING[4].store(0, SeqCst);
+            a_managed_signal_is_delivered(at as u32);
+            A.verify().unwrap_or_else(|violation| panic!("boundary {at}: {violation}"));
+        }
+        println!("{} boundaries, left {} times, {:?}", whole.boundaries, LEFT.load(SeqCst), A.stats());
+        assert!(u64::from(LEFT.load(SeqCst)) > 30);
+    });
+}
