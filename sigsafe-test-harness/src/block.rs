@@ -11,6 +11,9 @@ use crate::fault::{Fault, FaultKind};
 use crate::rng::{GOLDEN, Generator, mix};
 use crate::subject::parts::Heap;
 
+/// The bytes that a label takes at the head of a block: size, alignment, key, and a check word over these and the address.
+pub(crate) const LABEL: usize = 32;
+
 /// A live block, owned. It must be released, not dropped: a dropped one leaks.
 pub(crate) struct Block {
     heap: &'static Heap,
@@ -75,6 +78,32 @@ impl Block {
         // SAFETY: the block came from this heap with this layout, and `self` is consumed.
         unsafe { self.heap.dealloc(self.start.as_ptr(), self.layout) };
         Ok(())
+    }
+
+    /// Writes onto the block's head, which must have room for it, what [`Block::labelled`] needs, and gives up the block for its address.
+    pub(crate) fn label(mut self) -> *mut u8 {
+        let words = [self.layout.size() as u64, self.layout.align() as u64, self.key];
+        let words = words.into_iter().chain([seal(self.start, words)]);
+        for (bytes, word) in self.bytes_mut().chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        self.start.as_ptr()
+    }
+
+    /// The block that [`Block::label`] has given up.
+    ///
+    /// # Safety
+    ///
+    /// The address is from there, of a block of this heap, and nobody else has it.
+    pub(crate) unsafe fn labelled(heap: &'static Heap, start: NonNull<u8>) -> Result<Block, Fault> {
+        // SAFETY: a labelled block has at least these bytes, and the caller alone uses it; the load needs no alignment.
+        let words = unsafe { start.cast::<[[u8; 8]; 4]>().read() };
+        let [size, align, key, found] = words.map(u64::from_le_bytes);
+        let expected = seal(start, [size, align, key]);
+        match Layout::from_size_align(size as usize, align as usize) {
+            Ok(layout) if expected == found => Ok(Block { heap, start, layout, head: LABEL, key }),
+            _ => Err(Fault { kind: FaultKind::Label, block: start.as_ptr() as u64, size: 0, offset: 0, expected, found }),
+        }
     }
 
     /// Checks the whole pattern.
@@ -181,6 +210,11 @@ pub(crate) fn draw_size(generator: &mut Generator, largest: u32) -> usize {
 
 fn key_of(start: NonNull<u8>, serial: u64) -> u64 {
     mix(start.as_ptr() as u64 ^ serial.rotate_left(40))
+}
+
+/// The check word of a label.
+fn seal(start: NonNull<u8>, words: [u64; 3]) -> u64 {
+    words.into_iter().fold(start.as_ptr() as u64, |seal, word| mix(seal ^ word))
 }
 
 /// A null pointer ends the process with a message: no storm needs so much memory that it may run out.

@@ -9,16 +9,18 @@ use std::os::fd::{FromRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use sigsafe_alloc::SigSafeAlloc;
 use sigsafe_core::SigSet;
-use sigsafe_core::handler::Handler;
 
+use crate::crew::{self, Gates, wait_for_all};
 use crate::driver::{Driver, itimer, tgkill};
+use crate::fault::{Fault, FaultKind};
 use crate::plan::Plan;
 use crate::process::now_ns;
 use crate::rng::Generator;
 use crate::shared::{Phase, Shared, SharedMap};
 use crate::subject::parts::Parts;
-use crate::worker::{Gates, SIGNAL, on_signal, wait_for_all, work};
+use crate::worker::{EXIT_CORRUPTED, SIGNAL, install, verify};
 
 static GATES: Gates = Gates { ready: AtomicU32::new(0), done: AtomicU32::new(0) };
 
@@ -35,16 +37,10 @@ pub(crate) fn run(plan: &Plan, shared_fd: RawFd) -> io::Result<std::convert::Inf
     let shared = SharedMap::open(&file)?.leak();
     // Every thread starts with the signal blocked; those that work open it themselves.
     sigsafe_core::mask::block(SigSet::EMPTY.with(SIGNAL));
-    // SAFETY: the handler touches its own state, atomics in shared memory, and the subject, whose fitness for that is what
-    // the case is to find out.
-    unsafe { Handler::new(on_signal).restart(true).on_stack(true).install(SIGNAL) }
-        .map_err(|error| io::Error::other(format!("cannot install the handler: {error}")))?;
+    install(plan)?;
 
     let parts = Parts::of(plan.subject);
-    for index in 0..plan.threads {
-        let plan = plan.clone();
-        thread::Builder::new().name(format!("worker-{index}")).spawn(move || -> () { work(&plan, parts, shared, &GATES, index) })?;
-    }
+    crew::start(plan, parts, shared, &GATES)?;
     wait_for_all(&GATES.ready, plan.threads);
     let driver = Sender::prepare(plan, shared)?;
     shared.started_ns.store(now_ns(), Ordering::Relaxed);
@@ -55,10 +51,37 @@ pub(crate) fn run(plan: &Plan, shared_fd: RawFd) -> io::Result<std::convert::Inf
     driver.stop();
     shared.advance(Phase::Stopping, Phase::Draining);
     wait_for_all(&GATES.done, plan.threads);
-    shared.succeed();
-    // SAFETY: `_exit` has no precondition. The threads are parked and stay so: to end them would be to leave the subject for
-    // libc's own allocations.
-    unsafe { libc::_exit(0) }
+    let in_order = is_in_order(plan, parts, shared)?;
+    if in_order {
+        shared.succeed();
+    }
+    // SAFETY: `_exit` has no precondition. The threads are parked and stay so, or have ended: to end them all would be to leave the
+    // subject for libc's own allocations.
+    unsafe { libc::_exit(if in_order { 0 } else { EXIT_CORRUPTED }) }
+}
+
+/// Frees what flows have left for each other, and has the allocator check itself. What is wrong is reported, as of worker-0.
+fn is_in_order(plan: &Plan, parts: Parts, shared: &'static Shared) -> io::Result<bool> {
+    if let Some(tables) = parts.tables {
+        // In a thread that ends, so that no block stays in its cache.
+        let drain = thread::Builder::new().spawn(move || tables.drain(parts.heap))?;
+        if let Ok(Err(fault)) = drain.join() {
+            shared.report(0, false, fault);
+            return Ok(false);
+        }
+    }
+    if !plan.subject.is_own_allocator() {
+        return Ok(true);
+    }
+    if !verify(shared, 0) {
+        return Ok(false);
+    }
+    // Threads that are kept have blocks in their caches.
+    let found = if plan.churn { SigSafeAlloc.stats().blocks as u64 } else { 0 };
+    if found != 0 {
+        shared.report(0, false, Fault { kind: FaultKind::Lost, block: 0, size: 0, offset: 0, expected: 0, found });
+    }
+    Ok(found == 0)
 }
 
 /// What the first thread has to do for a driver. The timers are each thread's own.

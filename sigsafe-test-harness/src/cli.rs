@@ -34,7 +34,8 @@ const EXIT_INTERRUPTED: u8 = 130;
 /// Signal storms against allocators and locks.
 ///
 /// Without a command: the comparison. Every subject in turn meets the same storm, whose handler is a small garbage collector
-/// that allocates and locks. `system` and `std-mutex` are expected to fail, every sigsafe subject to pass.
+/// that allocates and locks. `system` and `std-mutex` are expected to fail, every sigsafe subject to pass, and peers (in a build with
+/// that feature) may do either.
 #[derive(Debug, Parser)]
 #[command(name = "sigsafe-stress", version, args_conflicts_with_subcommands = false)]
 struct Cli {
@@ -101,6 +102,18 @@ struct Storm {
     /// End the storm as soon as this many deferrals have been counted; fewer in the time are inconclusive
     #[arg(long, value_name = "N")]
     deferrals: Option<u64>,
+    /// End the storm as soon as this many handler runs inside the allocator have been counted; fewer in the time are inconclusive
+    #[arg(long, value_name = "N")]
+    inside: Option<u64>,
+    /// With one of these two: last so long even if the number is reached before
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    at_least: u32,
+    /// Threads end and are replaced all through the storm; for allocators apart from libc's
+    #[arg(long)]
+    churn: bool,
+    /// Threads fork at intervals; the child uses, checks and frees what it inherited; for allocators apart from libc's
+    #[arg(long)]
+    fork: bool,
 }
 
 impl Options {
@@ -114,6 +127,14 @@ impl Options {
             hang_limit_ms: self.hang_limit_ms,
             ..Plan::of(subject, seed)
         }
+    }
+}
+
+impl Storm {
+    /// `plan` with what was asked of this storm alone.
+    fn plan(&self, plan: Plan) -> Plan {
+        let Storm { workload, deferrals, inside, at_least, churn, fork, .. } = *self;
+        Plan { workload: workload.unwrap_or(plan.workload), deferrals, inside, at_least, churn, fork, ..plan }
     }
 }
 
@@ -133,13 +154,12 @@ pub fn main() -> ExitCode {
         Some(Command::Storm(storm)) => {
             let seed = cli.options.seed.unwrap_or_else(random_seed);
             let plan = cli.options.plan(storm.subject, seed);
-            let workload = storm.workload.unwrap_or(plan.workload);
-            run(&cli.options, vec![Plan { workload, deferrals: storm.deferrals, ..plan }], false)
+            run(&cli.options, vec![storm.plan(plan)], false)
         }
         None => {
             let seed = cli.options.seed.unwrap_or_else(random_seed);
-            let plans = Subject::ALL.map(|subject| cli.options.plan(subject, seed));
-            run(&cli.options, plans.to_vec(), true)
+            let plans = Subject::ALL.iter().map(|subject| cli.options.plan(*subject, seed)).collect();
+            run(&cli.options, plans, true)
         }
     }
 }
@@ -238,12 +258,14 @@ mod tests {
 
     #[test]
     fn a_replay_command_gives_the_plan_back() {
-        let plan = Plan { rate_hz: 123, seed: 77, workload: Workload::Mixed, ..Plan::of(Subject::StdMutex, 77) };
-        let command = plan.replay_command();
-        let cli = parse(command.strip_prefix("sigsafe-stress").unwrap()).unwrap();
-        let Some(Command::Storm(storm)) = cli.command else { panic!("{command}") };
-        let again = Plan { workload: storm.workload.unwrap(), ..cli.options.plan(storm.subject, cli.options.seed.unwrap()) };
-        assert_eq!(again, plan);
+        let locks = Plan { rate_hz: 123, seed: 77, workload: Workload::Mixed, ..Plan::of(Subject::StdMutex, 77) };
+        let allocator = Plan { inside: Some(8), at_least: 3, churn: true, fork: true, ..Plan::of(Subject::SigsafeAllocUnmanaged, 78) };
+        for plan in [locks, allocator] {
+            let command = plan.replay_command();
+            let cli = parse(command.strip_prefix("sigsafe-stress").unwrap()).unwrap();
+            let Some(Command::Storm(storm)) = cli.command else { panic!("{command}") };
+            assert_eq!(storm.plan(cli.options.plan(storm.subject, cli.options.seed.unwrap())), plan);
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Console {
         if let Some(bar) = &self.live {
             bar.set_length(u64::from(plan.seconds) * 1000);
             bar.set_position(0);
-            bar.set_prefix(format!("{number}/{of} {:<22}", plan.subject.name()));
+            bar.set_prefix(format!("{number}/{of} {:<24}", plan.subject.name()));
             bar.set_message("starting");
         }
     }
@@ -57,9 +57,10 @@ impl Console {
         bar.set_position(progress.elapsed.min(whole).as_millis() as u64);
         let totals = progress.totals;
         bar.set_message(format!(
-            "{} handler runs, {} deferrals, {} operations{}",
+            "{} handler runs, {} deferrals, {} inside, {} operations{}",
             grouped(totals.handler_runs),
             grouped(totals.deferrals),
+            grouped(totals.inside),
             grouped(totals.operations),
             if progress.elapsed > whole + Duration::from_millis(500) { "; waiting for the end" } else { "" }
         ));

@@ -20,6 +20,14 @@ pub(crate) enum FaultKind {
     Counters = 5,
     /// The sum of an account's cells.
     Sum = 6,
+    /// What a block that one flow left for another says of itself.
+    Label = 7,
+    /// An invariant of the allocator, by its own walk over everything. The text of the report says which.
+    Invariant = 8,
+    /// Bytes in use when nothing is live any more.
+    Lost = 9,
+    /// The child of a fork, which ended otherwise than by its own exit.
+    Fork = 10,
 }
 
 /// A mismatch.
@@ -38,9 +46,8 @@ pub(crate) struct Fault {
 
 impl FaultKind {
     pub(crate) fn from_number(number: u32) -> Option<FaultKind> {
-        [FaultKind::Pattern, FaultKind::Kept, FaultKind::Zeroed, FaultKind::Edges, FaultKind::Counters, FaultKind::Sum]
-            .into_iter()
-            .find(|kind| *kind as u32 == number)
+        use FaultKind::{Counters, Edges, Fork, Invariant, Kept, Label, Lost, Pattern, Sum, Zeroed};
+        [Pattern, Kept, Zeroed, Edges, Counters, Sum, Label, Invariant, Lost, Fork].into_iter().find(|kind| *kind as u32 == number)
     }
 }
 
@@ -57,6 +64,12 @@ impl fmt::Display for Fault {
             FaultKind::Edges => {
                 return write!(f, "node at {block:#x} of {size} bytes has impossible edges: expected {expected:#x}, found {found:#x}");
             }
+            FaultKind::Label => {
+                return write!(f, "block at {block:#x} has an impossible label: expected {expected:#x}, found {found:#x}");
+            }
+            FaultKind::Invariant => return write!(f, "verify() found at {block:#x} what breaks an invariant"),
+            FaultKind::Lost => return write!(f, "{found} bytes of blocks are in use with nothing live and every thread at its end"),
+            FaultKind::Fork => return write!(f, "the child of a fork ended with the wait status {found:#x}"),
             FaultKind::Pattern => "has lost its pattern",
             FaultKind::Kept => "was not kept by realloc",
             FaultKind::Zeroed => "was not zeroed by alloc_zeroed",
@@ -77,8 +90,8 @@ mod tests {
 
     #[test]
     fn kinds_come_back_from_their_numbers() {
-        for number in 0..10 {
-            assert!(FaultKind::from_number(number).is_none_or(|kind| kind as u32 == number));
+        for number in 0..=11 {
+            assert_eq!(FaultKind::from_number(number).map(|kind| kind as u32), (1..=10).contains(&number).then_some(number));
         }
         assert_eq!(FaultKind::from_number(6), Some(FaultKind::Sum));
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::driver::Driver;
-use crate::subject::Subject;
+use crate::subject::{Evidence, Subject};
 use crate::workload::Workload;
 
 /// The most threads of a case: what the block of shared counters has room for.
@@ -39,6 +39,14 @@ pub struct Plan {
     pub seed: u64,
     /// The storm ends as soon as this many deferrals have been counted.
     pub deferrals: Option<u64>,
+    /// The storm ends as soon as this many handler runs inside the allocator have been counted.
+    pub inside: Option<u64>,
+    /// How many seconds the storm lasts even if it has counted that many before.
+    pub at_least: u32,
+    /// Threads end and are replaced all through the storm.
+    pub churn: bool,
+    /// Threads fork at intervals.
+    pub fork: bool,
     /// How long a thread may go without progress before it counts as hung.
     pub hang_limit_ms: u32,
 }
@@ -56,6 +64,10 @@ impl Plan {
             seconds: 5,
             seed,
             deferrals: None,
+            inside: None,
+            at_least: 0,
+            churn: false,
+            fork: false,
             hang_limit_ms: DEFAULT_HANG_LIMIT_MS,
         }
     }
@@ -69,6 +81,7 @@ impl Plan {
         let ranges = [
             ("threads", self.threads, 1, MAX_THREADS),
             ("seconds", self.seconds, 1, MAX_SECONDS),
+            ("at least (seconds)", self.at_least, 0, self.seconds),
             ("rate", self.rate_hz, 0, MAX_RATE_HZ),
             ("hang limit (ms)", self.hang_limit_ms, 100, 600_000),
         ];
@@ -80,9 +93,14 @@ impl Plan {
         if !self.subject.workloads().contains(&self.workload) {
             return Err(PlanError::ImpossiblePair { subject: self.subject, workload: self.workload });
         }
-        match self.deferrals {
-            Some(0) => Err(PlanError::NoDeferrals),
-            Some(_) if self.rate_hz == 0 || !self.subject.is_protected() => Err(PlanError::DeferralsCannotHappen),
+        if (self.churn || self.fork) && !self.subject.is_apart_from_libc() {
+            return Err(PlanError::NotApartFromLibc);
+        }
+        let evidence = self.subject.evidence();
+        match (self.deferrals, self.inside) {
+            (Some(0), _) | (_, Some(0)) => Err(PlanError::NothingAsked),
+            (Some(_), _) if self.rate_hz == 0 || evidence != Evidence::Deferrals => Err(PlanError::DeferralsCannotHappen),
+            (_, Some(_)) if self.rate_hz == 0 || evidence != Evidence::Inside => Err(PlanError::RunsInsideCannotHappen),
             _ => Ok(()),
         }
     }
@@ -96,6 +114,15 @@ impl Plan {
         );
         if let Some(deferrals) = self.deferrals {
             command += &format!(" --deferrals {deferrals}");
+        }
+        if let Some(inside) = self.inside {
+            command += &format!(" --inside {inside}");
+        }
+        if self.at_least != 0 {
+            command += &format!(" --at-least {}", self.at_least);
+        }
+        for (asked, option) in [(self.churn, " --churn"), (self.fork, " --fork")] {
+            command += if asked { option } else { "" };
         }
         if self.hang_limit_ms != DEFAULT_HANG_LIMIT_MS {
             command += &format!(" --hang-limit-ms {}", self.hang_limit_ms);
@@ -131,10 +158,14 @@ pub enum PlanError {
         /// The workload asked for.
         workload: Workload,
     },
-    /// A storm that is to end after no deferral at all.
-    NoDeferrals,
+    /// A storm that is to end after no deferral or no handler run inside the allocator at all.
+    NothingAsked,
     /// Deferrals are asked of a case in which none can happen.
     DeferralsCannotHappen,
+    /// Handler runs inside the allocator are asked of a case in which none can happen, or none is counted.
+    RunsInsideCannotHappen,
+    /// Threads are to end, or to fork, where libc's allocator would have a part in it.
+    NotApartFromLibc,
 }
 
 impl fmt::Display for PlanError {
@@ -147,12 +178,22 @@ impl fmt::Display for PlanError {
                 write!(f, "the subject {subject} cannot run the workload {workload}; it runs ")?;
                 list(f, subject.workloads())?;
                 write!(f, ", and {workload} is run by ")?;
-                let able: Vec<Subject> = Subject::ALL.into_iter().filter(|s| s.workloads().contains(workload)).collect();
+                let able: Vec<Subject> = Subject::ALL.iter().copied().filter(|s| s.workloads().contains(workload)).collect();
                 list(f, &able)
             }
-            PlanError::NoDeferrals => f.write_str("the number of deferrals cannot be 0: leave it out or ask for at least 1"),
-            PlanError::DeferralsCannotHappen => {
-                f.write_str("no deferral can happen without signals (rate 0) or without regions (system, std-mutex)")
+            PlanError::NothingAsked => {
+                f.write_str("the number of deferrals or of runs inside cannot be 0: leave it out or ask for at least 1")
+            }
+            PlanError::DeferralsCannotHappen => f.write_str(
+                "no deferral can happen without signals (rate 0), without regions (system, std-mutex) or with an unmanaged handler",
+            ),
+            PlanError::RunsInsideCannotHappen => f.write_str(
+                "handler runs inside the allocator are counted for sigsafe-alloc-unmanaged alone, and not without signals (rate 0)",
+            ),
+            PlanError::NotApartFromLibc => {
+                f.write_str("--churn and --fork are for allocators apart from libc's: ")?;
+                let able: Vec<Subject> = Subject::ALL.iter().copied().filter(|s| s.is_apart_from_libc()).collect();
+                list(f, &able)
             }
         }
     }
@@ -177,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_usual_case_of_every_subject_is_valid() {
-        for subject in Subject::ALL {
+        for &subject in Subject::ALL {
             assert_eq!(Plan::of(subject, 1).validate(), Ok(()));
         }
     }
@@ -188,6 +229,7 @@ mod tests {
             Plan { threads: 0, ..plan() },
             Plan { threads: MAX_THREADS + 1, ..plan() },
             Plan { seconds: 0, ..plan() },
+            Plan { at_least: plan().seconds + 1, ..plan() },
             Plan { seconds: MAX_SECONDS + 1, ..plan() },
             Plan { rate_hz: MAX_RATE_HZ + 1, ..plan() },
             Plan { hang_limit_ms: 1, ..plan() },
@@ -202,7 +244,7 @@ mod tests {
 
     #[test]
     fn impossible_pairs_are_refused_with_the_valid_ones() {
-        for subject in Subject::ALL {
+        for &subject in Subject::ALL {
             for workload in Workload::ALL {
                 let result = Plan { workload, ..Plan::of(subject, 1) }.validate();
                 assert_eq!(result.is_ok(), subject.workloads().contains(&workload), "{subject} with {workload}");
@@ -216,9 +258,24 @@ mod tests {
     fn deferrals_are_asked_only_where_they_can_happen() {
         let asked = Plan { deferrals: Some(1), ..plan() };
         assert_eq!(asked.validate(), Ok(()));
-        assert_eq!(Plan { deferrals: Some(0), ..plan() }.validate(), Err(PlanError::NoDeferrals));
+        assert_eq!(Plan { deferrals: Some(0), ..plan() }.validate(), Err(PlanError::NothingAsked));
         assert_eq!(Plan { rate_hz: 0, ..asked.clone() }.validate(), Err(PlanError::DeferralsCannotHappen));
         assert_eq!(Plan { subject: Subject::System, ..asked }.validate(), Err(PlanError::DeferralsCannotHappen));
+    }
+
+    #[test]
+    fn runs_inside_and_churn_are_asked_only_where_they_can_happen() {
+        let unmanaged = Plan::of(Subject::SigsafeAllocUnmanaged, 1);
+        let asked = Plan { inside: Some(1), ..unmanaged.clone() };
+        assert_eq!(asked.validate(), Ok(()));
+        assert_eq!(Plan { inside: Some(0), ..asked.clone() }.validate(), Err(PlanError::NothingAsked));
+        assert_eq!(Plan { rate_hz: 0, ..asked.clone() }.validate(), Err(PlanError::RunsInsideCannotHappen));
+        assert_eq!(Plan { subject: Subject::SigsafeAlloc, ..asked }.validate(), Err(PlanError::RunsInsideCannotHappen));
+        assert_eq!(Plan { deferrals: Some(1), ..unmanaged.clone() }.validate(), Err(PlanError::DeferralsCannotHappen));
+        for (churn, fork) in [(true, false), (false, true), (true, true)] {
+            assert_eq!(Plan { churn, fork, ..unmanaged.clone() }.validate(), Ok(()));
+            assert_eq!(Plan { churn, fork, ..plan() }.validate(), Err(PlanError::NotApartFromLibc));
+        }
     }
 
     #[test]
@@ -236,5 +293,7 @@ mod tests {
             "sigsafe-stress storm --subject masked-system-deferred --driver timer --rate 4000 --threads 2 --seconds 5 \
              --workload alloc --seed 1 --deferrals 9"
         );
+        let plan = Plan { deferrals: None, inside: Some(5), at_least: 2, churn: true, fork: true, ..plan };
+        assert!(plan.replay_command().ends_with(" --seed 1 --inside 5 --at-least 2 --churn --fork"));
     }
 }

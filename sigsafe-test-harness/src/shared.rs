@@ -42,6 +42,9 @@ pub(crate) enum ThreadState {
     Done = 2,
 }
 
+/// Of [`ThreadCounters::state`], for as long as a driver sends to a working thread: its number is not given up meanwhile.
+const BEING_SENT: u32 = 3;
+
 /// What the child writes as its last word when everything was in order.
 const SUCCESS_TOKEN: u64 = 0x7369_6773_6166_6531;
 
@@ -59,6 +62,14 @@ pub(crate) struct ThreadCounters {
     pub(crate) sent: AtomicU64,
     /// Handler runs that a region had held back. Written by the handler.
     pub(crate) deferrals: AtomicU64,
+    /// Handler runs that began inside an operation of `SigSafeAlloc`. Written by the handler.
+    pub(crate) inside: AtomicU64,
+    /// Threads that have ended under this number and were replaced. Written by who starts the next.
+    pub(crate) ended: AtomicU64,
+    /// Signals that were under way to a thread as it ended. Written as `ended`.
+    pub(crate) lost: AtomicU64,
+    /// Forks whose child has ended well. Written by the main flow.
+    pub(crate) forks: AtomicU64,
     /// The kernel's number of the thread.
     pub(crate) tid: AtomicU32,
     state: AtomicU32,
@@ -74,19 +85,25 @@ pub(crate) struct Shared {
     fault_thread: AtomicU32,
     fault_in_handler: AtomicU32,
     fault_numbers: [AtomicU64; 5],
+    fault_text: [AtomicU64; TEXT_WORDS],
     token: AtomicU64,
     /// When the storm began, on the monotonic clock.
     pub(crate) started_ns: AtomicU64,
     pub(crate) threads: [ThreadCounters; MAX_THREADS as usize],
 }
 
+/// Room for the words of a fault, in words of eight bytes.
+const TEXT_WORDS: usize = 16;
+
 /// What a check in the child found, and where.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FaultReport {
     /// `None` when the child died while it was reporting.
     pub(crate) fault: Option<Fault>,
     pub(crate) thread: u32,
     pub(crate) in_handler: bool,
+    /// What else there is to say.
+    pub(crate) text: String,
 }
 
 /// Adds one to a counter of which the caller is the only writer.
@@ -99,13 +116,40 @@ impl ThreadCounters {
     pub(crate) fn state(&self) -> ThreadState {
         match self.state.load(Ordering::Acquire) {
             0 => ThreadState::Absent,
-            1 => ThreadState::Working,
+            1 | BEING_SENT => ThreadState::Working,
             _ => ThreadState::Done,
         }
     }
 
     pub(crate) fn set_state(&self, state: ThreadState) {
         self.state.store(state as u32, Ordering::Release);
+    }
+
+    /// Calls `send` and counts a signal for it, unless the thread is not at work or has just ended. For one driver at a time.
+    pub(crate) fn send_while_working(&self, send: impl FnOnce() -> bool) {
+        let (working, held) = (ThreadState::Working as u32, BEING_SENT);
+        if self.state.compare_exchange(working, held, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return;
+        }
+        // Counted first: the handler may have returned before `send` does.
+        count(&self.sent);
+        if !send() {
+            self.sent.store(self.sent.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        }
+        // The thread's own steps to another state are refused or later: see `stop_working`.
+        let _ = self.state.compare_exchange(held, working, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Takes the number of a working thread away from drivers, once none of them is about to send to it.
+    pub(crate) fn stop_working(&self, next: ThreadState) {
+        while self.state.compare_exchange(ThreadState::Working as u32, next as u32, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether every signal that was sent to the thread has been handled, or has gone with one that ended.
+    pub(crate) fn all_handled(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) == self.completions.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -140,6 +184,16 @@ impl Shared {
         self.token.load(Ordering::Acquire) == SUCCESS_TOKEN
     }
 
+    /// As [`Shared::report`], with words beside the numbers, of which the first 128 bytes are kept.
+    pub(crate) fn report_text(&self, thread: u32, fault: Fault, text: &str) {
+        for (word, bytes) in self.fault_text.iter().zip(text.as_bytes().chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
+        }
+        self.report(thread, false, fault);
+    }
+
     /// Keeps the first fault for the watchdog. Async-signal-safe. False when another one came first: it may be half written,
     /// by the very code that this call interrupted, so that its numbers are not waited for.
     pub(crate) fn report(&self, thread: u32, in_handler: bool, fault: Fault) -> bool {
@@ -166,8 +220,11 @@ impl Shared {
         let [block, size, offset, expected, found] = [0, 1, 2, 3, 4].map(|n| self.fault_numbers[n].load(Ordering::Relaxed));
         let kind = FaultKind::from_number(self.fault_kind.load(Ordering::Relaxed));
         let fault = kind.filter(|_| state == 2).map(|kind| Fault { kind, block, size, offset, expected, found });
+        let text: Vec<u8> = self.fault_text.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
+        let text = String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned();
         (state != 0).then(|| FaultReport {
             fault,
+            text,
             thread: self.fault_thread.load(Ordering::Relaxed),
             in_handler: self.fault_in_handler.load(Ordering::Relaxed) != 0,
         })
@@ -251,7 +308,34 @@ mod tests {
         assert!(map.report(6, true, fault));
         assert!(!map.report(7, false, Fault { block: 9, ..fault }));
         let report = map.fault().unwrap();
+        assert_eq!(report.text, "");
         assert_eq!((report.fault, report.thread, report.in_handler), (Some(fault), 6, true));
+    }
+
+    #[test]
+    fn words_go_along_with_a_fault() {
+        let map = SharedMap::create(&memory_file().unwrap()).unwrap();
+        let fault = Fault { kind: FaultKind::Invariant, block: 1, size: 0, offset: 0, expected: 0, found: 0 };
+        map.report_text(0, fault, "a list ends at 0x10");
+        assert_eq!(map.fault().unwrap().text, "a list ends at 0x10");
+    }
+
+    #[test]
+    fn a_thread_that_is_being_sent_to_keeps_its_number() {
+        let thread = ThreadCounters::default();
+        thread.send_while_working(|| panic!("nobody is at work"));
+        thread.set_state(ThreadState::Working);
+        thread.send_while_working(|| {
+            assert_eq!((thread.state(), thread.all_handled()), (ThreadState::Working, false));
+            assert!(thread.state.compare_exchange(1, 0, Ordering::Relaxed, Ordering::Relaxed).is_err());
+            true
+        });
+        thread.send_while_working(|| false);
+        assert_eq!(thread.sent.load(Ordering::Relaxed), 1);
+        thread.stop_working(ThreadState::Absent);
+        assert_eq!(thread.state(), ThreadState::Absent);
+        thread.lost.store(1, Ordering::Relaxed);
+        assert!(thread.all_handled());
     }
 
     #[test]

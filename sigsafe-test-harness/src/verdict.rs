@@ -7,11 +7,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
+use crate::subject::Evidence;
 
 /// The fewest handler runs that mean anything.
 pub const MIN_HANDLER_RUNS: u64 = 100;
 /// The fewest deferrals of a protected subject that mean anything.
 pub const MIN_DEFERRALS: u64 = 20;
+/// The fewest handler runs inside an allocator that mean anything, where they are what the storm is about.
+pub const MIN_INSIDE: u64 = 20;
+/// The fewest threads that are replaced, or forks, that mean anything where they were asked for.
+pub const MIN_ENDINGS: u64 = 10;
 /// A main flow that does fewer operations than one for this many handler runs was starved, and tells nothing.
 pub const HANDLER_RUNS_PER_OPERATION: u64 = 10;
 
@@ -66,8 +71,14 @@ pub struct Totals {
     pub handler_runs: u64,
     /// Handler runs that a region had held back.
     pub deferrals: u64,
+    /// Handler runs that began inside an operation of `SigSafeAlloc`; other allocators do not tell.
+    pub inside: u64,
     /// Operations of the main flow.
     pub operations: u64,
+    /// Threads that ended in the storm and were replaced.
+    pub threads_ended: u64,
+    /// Forks whose child went on with what it had inherited, found it in order and ended.
+    pub forks: u64,
 }
 
 impl std::iter::Sum for Totals {
@@ -76,7 +87,10 @@ impl std::iter::Sum for Totals {
             signals_sent: sum.signals_sent + one.signals_sent,
             handler_runs: sum.handler_runs + one.handler_runs,
             deferrals: sum.deferrals + one.deferrals,
+            inside: sum.inside + one.inside,
             operations: sum.operations + one.operations,
+            threads_ended: sum.threads_ended + one.threads_ended,
+            forks: sum.forks + one.forks,
         })
     }
 }
@@ -114,18 +128,31 @@ fn lack_of_evidence(plan: &Plan, threads: &[Totals]) -> Option<String> {
     if let Some(idle) = threads.iter().position(|thread| thread.operations == 0) {
         return Some(format!("worker-{idle} did no operation"));
     }
+    let totals: Totals = threads.iter().copied().sum();
+    for (asked, what, count) in [(plan.churn, "threads were replaced", totals.threads_ended), (plan.fork, "forks", totals.forks)] {
+        if asked && count < MIN_ENDINGS {
+            return Some(format!("only {count} {what}, at least {MIN_ENDINGS} are needed"));
+        }
+    }
     if plan.rate_hz == 0 {
         return None;
     }
-    let totals: Totals = threads.iter().copied().sum();
     if totals.handler_runs < MIN_HANDLER_RUNS {
         return Some(format!("only {} handler runs, at least {MIN_HANDLER_RUNS} are needed", totals.handler_runs));
     }
     if let Some(wanted) = plan.deferrals.filter(|wanted| totals.deferrals < *wanted) {
         return Some(format!("only {} of {wanted} deferrals in {} s", totals.deferrals, plan.seconds));
     }
-    if plan.subject.is_protected() && totals.deferrals < MIN_DEFERRALS.min(plan.deferrals.unwrap_or(MIN_DEFERRALS)) {
-        return Some(format!("only {} deferrals, at least {MIN_DEFERRALS} are needed", totals.deferrals));
+    if let Some(wanted) = plan.inside.filter(|wanted| totals.inside < *wanted) {
+        return Some(format!("only {} of {wanted} handler runs inside the allocator in {} s", totals.inside, plan.seconds));
+    }
+    let (what, count, least, asked) = match plan.subject.evidence() {
+        Evidence::Deferrals => ("deferrals", totals.deferrals, MIN_DEFERRALS, plan.deferrals),
+        Evidence::Inside => ("handler runs inside the allocator", totals.inside, MIN_INSIDE, plan.inside),
+        Evidence::Runs => ("handler runs", totals.handler_runs, MIN_HANDLER_RUNS, None),
+    };
+    if count < least.min(asked.unwrap_or(least)) {
+        return Some(format!("only {count} {what}, at least {least} are needed"));
     }
     let starved = |thread: &Totals| thread.operations < thread.handler_runs / HANDLER_RUNS_PER_OPERATION;
     threads.iter().position(starved).map(|thread| {
@@ -140,7 +167,8 @@ mod tests {
     use crate::subject::Subject;
 
     const FINE: Ending = Ending::Exited { status: 0, token: true };
-    const BUSY: Totals = Totals { signals_sent: 1000, handler_runs: 1000, deferrals: 300, operations: 100_000 };
+    const BUSY: Totals =
+        Totals { signals_sent: 1000, handler_runs: 1000, deferrals: 300, inside: 300, operations: 100_000, threads_ended: 0, forks: 0 };
 
     fn plan(subject: Subject) -> Plan {
         Plan::of(subject, 1)
@@ -196,6 +224,20 @@ mod tests {
         let thread = Totals { deferrals: 0, ..BUSY };
         assert_eq!(verdict(&plan(Subject::System), &FINE, &[thread]), Verdict::Passed);
         assert_eq!(verdict(&plan(Subject::TestFlip), &FINE, &[thread]), Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn a_storm_without_what_it_is_about_is_inconclusive() {
+        let unmanaged = plan(Subject::SigsafeAllocUnmanaged);
+        assert_eq!(verdict(&unmanaged, &FINE, &[Totals { deferrals: 0, ..BUSY }]), Verdict::Passed);
+        assert_eq!(verdict(&unmanaged, &FINE, &[Totals { inside: MIN_INSIDE - 1, ..BUSY }]), Verdict::Inconclusive);
+        assert_eq!(verdict(&Plan { inside: Some(301), ..unmanaged.clone() }, &FINE, &[BUSY]), Verdict::Inconclusive);
+        let churn = Plan { churn: true, ..unmanaged.clone() };
+        assert_eq!(verdict(&churn, &FINE, &[BUSY]), Verdict::Inconclusive);
+        assert_eq!(verdict(&churn, &FINE, &[Totals { threads_ended: MIN_ENDINGS, ..BUSY }]), Verdict::Passed);
+        let fork = Plan { fork: true, ..unmanaged };
+        assert_eq!(verdict(&fork, &FINE, &[BUSY]), Verdict::Inconclusive);
+        assert_eq!(verdict(&fork, &FINE, &[Totals { forks: MIN_ENDINGS, ..BUSY }]), Verdict::Passed);
     }
 
     #[test]

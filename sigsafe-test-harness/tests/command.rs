@@ -10,8 +10,25 @@ use common::{Ended, Stress, has_ended, stress};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-const SUBJECTS: [&str; 7] =
-    ["system", "masked-system-deferred", "masked-system-full", "std-mutex", "sigsafe-mutex-deferred", "sigsafe-mutex-full", "sigsafe-spin"];
+const SUBJECTS: &[&str] = &[
+    "system",
+    "masked-system-deferred",
+    "masked-system-full",
+    "std-mutex",
+    "sigsafe-mutex-deferred",
+    "sigsafe-mutex-full",
+    "sigsafe-spin",
+    "sigsafe-alloc",
+    "sigsafe-alloc-unmanaged",
+    #[cfg(feature = "peers")]
+    "mimalloc",
+    #[cfg(feature = "peers")]
+    "jemalloc",
+    #[cfg(feature = "peers")]
+    "snmalloc",
+    #[cfg(feature = "peers")]
+    "rpmalloc",
+];
 
 /// A file of this test run alone, removed at its end.
 struct Scratch(PathBuf);
@@ -47,13 +64,20 @@ fn bad_usage_is_refused_with_the_valid_values() {
         ("--seconds 0", "1..=3600"),
         ("--seconds 100000", "1..=3600"),
         ("--rate 99999999", "0..=1000000"),
-        ("storm --subject jemalloc", "sigsafe-spin"),
+        ("storm --subject dlmalloc", "sigsafe-spin"),
         ("storm --driver alarm", "tgkill"),
         ("storm --workload none", "mixed"),
         ("storm --subject std-mutex --workload alloc", "it runs lock, mixed"),
         ("storm --subject system --workload lock", "it runs alloc, mixed"),
+        ("storm --subject sigsafe-alloc-unmanaged --workload mixed", "it runs alloc"),
         ("storm --deferrals 0", "at least 1"),
         ("storm --subject system --deferrals 5", "no deferral can happen"),
+        ("storm --subject sigsafe-alloc --inside 5", "counted for sigsafe-alloc-unmanaged alone"),
+        ("storm --subject sigsafe-alloc-unmanaged --inside 0", "at least 1"),
+        ("storm --subject masked-system-full --churn", "apart from libc's: sigsafe-alloc, sigsafe-alloc-unmanaged"),
+        ("storm --subject sigsafe-spin --fork", "apart from libc's"),
+        ("storm --inside 5 --at-least 6 --subject sigsafe-alloc-unmanaged", "at least (seconds) cannot be 6: it must be from 0 to 5"),
+        ("--churn", "unexpected argument"),
         ("--hang-limit-ms 1", "must be from 100"),
         ("hurricane", "subcommand"),
         ("--frobnicate", "unexpected argument"),
@@ -87,7 +111,7 @@ fn without_signals_every_subject_passes() {
     assert_eq!(cases.len(), SUBJECTS.len());
     for (case, subject) in cases.iter().zip(SUBJECTS) {
         let result = &case["result"];
-        assert_eq!(result["plan"]["subject"], subject);
+        assert_eq!(result["plan"]["subject"], *subject);
         assert_eq!(result["plan"]["seed"], 5);
         assert_eq!(result["verdict"], "passed");
         assert_eq!(result["totals"]["handler_runs"], 0);
@@ -115,7 +139,7 @@ fn an_interruption_ends_the_children_and_tells_what_was_done() {
     running.signal(Signal::SIGINT);
     let ended = running.finish();
     assert_eq!(ended.code, Some(130), "{ended:?}");
-    assert!(ended.stdout.contains("interrupted: 1 of 7 cases were done"), "{ended:?}");
+    assert!(ended.stdout.contains(&format!("interrupted: 1 of {} cases were done", SUBJECTS.len())), "{ended:?}");
     assert!(ended.stdout.contains("│ system"), "no table: {ended:?}");
     // It was reaped before the command ended.
     assert!(has_ended(child, Duration::ZERO));

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Stress, stress, stress_on_one_cpu};
+use std::path::PathBuf;
+
+use common::{Ended, Stress, stress, stress_on_one_cpu};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -49,6 +51,72 @@ fn what_is_protected_passes_with_deferrals_to_show() {
             assert_eq!(ended.code, Some(0), "{ended:?}");
             assert!(ended.stdout.contains(&format!("{subject}: passed")), "{ended:?}");
         }
+    }
+}
+
+/// A storm, with the sums that its report has.
+fn counted(name: &str, arguments: &str) -> (Ended, serde_json::Value) {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let ended = stress(&format!("storm {arguments} --json {}", path.display()));
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    (ended, document["cases"][0]["result"]["totals"].clone())
+}
+
+#[test]
+fn unmanaged_handlers_run_inside_the_own_allocator_and_managed_ones_never_do() {
+    for (driver, threads) in [("timer", 1), ("tgkill", 2), ("timer", 8)] {
+        let (ended, totals) = counted(
+            &format!("inside-{driver}-{threads}"),
+            &format!(
+                "--subject sigsafe-alloc-unmanaged --driver {driver} --threads {threads} --rate 10000 --inside 300 --seconds 60 --seed 3"
+            ),
+        );
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(totals["inside"].as_u64() >= Some(300) && totals["deferrals"] == 0, "{totals}");
+        let (ended, totals) = counted(
+            &format!("held-back-{driver}-{threads}"),
+            &format!("--subject sigsafe-alloc --driver {driver} --threads {threads} --rate 10000 --deferrals 300 --seconds 60 --seed 3"),
+        );
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(totals["deferrals"].as_u64() >= Some(300) && totals["inside"] == 0, "{totals}");
+    }
+}
+
+#[test]
+fn threads_are_replaced_and_processes_fork_in_a_storm() {
+    for (subject, goal) in [("sigsafe-alloc", "--deferrals 20"), ("sigsafe-alloc-unmanaged", "--inside 20")] {
+        for (options, driver) in [("--churn", "timer"), ("--churn", "itimer"), ("--fork", "timer"), ("--churn --fork", "tgkill")] {
+            for threads in [1, 3] {
+                let storm = format!("--subject {subject} {options} --driver {driver} --threads {threads} --rate 10000");
+                let (ended, totals) = counted("churn", &format!("{storm} {goal} --at-least 2 --seconds 60 --seed 4"));
+                assert_eq!(ended.code, Some(0), "{ended:?}");
+                assert_eq!(totals["threads_ended"].as_u64() >= Some(10), options.contains("churn"), "{totals}");
+                assert_eq!(totals["forks"].as_u64() >= Some(10), options.contains("fork"), "{totals}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_allocator_of_mixed_workload_and_without_signals_comes_to_its_end() {
+    for options in ["--workload mixed --seconds 4", "--workload mixed --churn --fork --seconds 4", "--churn --fork --rate 0 --seconds 2"] {
+        let ended = stress(&format!("storm --subject sigsafe-alloc {options} --threads 3"));
+        assert_eq!(ended.code, Some(0), "{options}: {ended:?}");
+    }
+}
+
+/// A peer may fail, or survive, and is told as what it did.
+#[cfg(feature = "peers")]
+#[test]
+fn peers_are_judged_and_never_called_safe() {
+    for subject in ["mimalloc", "jemalloc", "snmalloc", "rpmalloc"] {
+        let ended = stress(&format!("storm --subject {subject} --rate 10000 --seconds 3 --hang-limit-ms 1000"));
+        let told = |words: &[&str]| words.iter().any(|word| ended.stdout.contains(&format!("{subject}: {word}")));
+        let survived = told(&["survived"]);
+        assert_eq!(ended.code, Some(if survived { 0 } else { 1 }), "{ended:?}");
+        assert!(survived || told(&["hung", "crashed", "corrupted"]), "{ended:?}");
     }
 }
 

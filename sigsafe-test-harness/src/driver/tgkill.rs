@@ -13,10 +13,9 @@ use std::sync::atomic::Ordering;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
-use super::timer::all_handled;
 use crate::process::now_ns;
 use crate::rng::Generator;
-use crate::shared::{Phase, Shared, ThreadCounters, ThreadState, count};
+use crate::shared::{Phase, Shared, ThreadCounters, ThreadState};
 
 /// The gap when the rate asks for none: about as long as a handler of the collector.
 const SHORTEST_GAP_NS: u32 = 2_000;
@@ -36,7 +35,7 @@ pub(crate) fn run(shared: &Shared, threads: usize, period_ns: u64, mut generator
         let now = now_ns();
         let mut look_again = u64::MAX;
         for (counters, due) in workers.iter().zip(&mut due) {
-            if counters.state() != ThreadState::Working || !all_handled(counters) {
+            if counters.state() != ThreadState::Working || !counters.all_handled() {
                 look_again = look_again.min(now + NAP_NS);
                 continue;
             }
@@ -77,12 +76,16 @@ fn shortest_gap(generator: &mut Generator) -> u64 {
 }
 
 fn send(counters: &ThreadCounters) {
-    count(&counters.sent);
-    let tid = counters.tid.load(Ordering::Relaxed) as libc::pid_t;
-    // SAFETY: three integers. The thread is one of this process and does not end before the process does.
-    if unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, libc::SIGPROF) } != 0 {
-        sigsafe_core::fatal(&["tgkill failed"]);
-    }
+    counters.send_while_working(|| {
+        let tid = counters.tid.load(Ordering::Relaxed) as libc::pid_t;
+        // SAFETY: three integers. The number is that of a thread of this process, or of one that has just ended and whose successor
+        // is not started while a signal is being sent to it.
+        match unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, libc::SIGPROF) } {
+            0 => true,
+            _ if std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) => false,
+            _ => sigsafe_core::fatal(&["tgkill failed"]),
+        }
+    });
 }
 
 fn nap_until(deadline_ns: u64) {

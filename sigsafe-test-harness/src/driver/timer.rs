@@ -7,7 +7,6 @@
 use std::cell::Cell;
 use std::io;
 use std::ptr;
-use std::sync::atomic::Ordering;
 
 use crate::rng::Generator;
 use crate::shared::{Phase, Shared, ThreadCounters, count};
@@ -66,7 +65,9 @@ impl Alarm {
     }
 }
 
-/// Whether every signal that was sent to the thread has been handled.
-pub(crate) fn all_handled(counters: &ThreadCounters) -> bool {
-    counters.sent.load(Ordering::Relaxed) == counters.completions.load(Ordering::Relaxed)
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // SAFETY: the timer is this struct's own, and not used any more. A failure would leave it to the end of the process.
+        unsafe { libc::timer_delete(self.timer) };
+    }
 }

@@ -143,12 +143,13 @@ mod tests {
         assert_eq!(document["schema_version"], SCHEMA_VERSION);
         assert_eq!(document["mode"], "comparison");
         assert!(document["host"]["cpus"].as_i64().unwrap() > 0);
-        assert_eq!(document["plans"].as_array().unwrap().len(), 7);
+        assert_eq!(document["plans"].as_array().unwrap().len(), crate::subject::Subject::ALL.len());
         let case = &document["cases"][0];
         assert_eq!(case["expected"], "fail");
         assert_eq!(case["result"]["verdict"], "hung");
         assert_eq!(case["result"]["plan"]["subject"], "system");
         assert_eq!(case["result"]["totals"]["signals_sent"], 12_345);
+        assert_eq!(case["result"]["totals"]["inside"], 88);
         assert_eq!(case["as_it_should_be"], true);
     }
 

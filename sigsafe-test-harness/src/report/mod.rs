@@ -43,13 +43,21 @@ impl Case {
             (Some(_), true) => " as expected",
             (Some(_), false) => ", NOT as expected",
         };
+        let mut more = String::new();
+        for (asked, count, what) in [(plan.churn, totals.threads_ended, "threads replaced"), (plan.fork, totals.forks, "forks")] {
+            if asked {
+                more += &format!("{} {what}, ", table::grouped(count));
+            }
+        }
         let mut lines = vec![format!(
-            "{}: {verdict}{judged} after {seconds:.1} s: {} signals sent, {} handler runs, {} deferrals, {} operations; \
+            "{}: {}{judged} after {seconds:.1} s: {} signals sent, {} handler runs, {} deferrals, {} inside, {more}{} operations; \
              asked {} Hz, delivered {:.0} Hz",
             plan.subject,
+            self.result.word(),
             table::grouped(totals.signals_sent),
             table::grouped(totals.handler_runs),
             table::grouped(totals.deferrals),
+            table::grouped(totals.inside),
             table::grouped(totals.operations),
             plan.rate_hz,
             self.result.delivered_hz(),
@@ -91,6 +99,9 @@ impl Report {
             return self.cases.first().map_or_else(String::new, |case| {
                 let passed = "passed: every check held, every thread came to its end, and enough happened to mean something";
                 match case.result.verdict {
+                    Verdict::Passed if case.result.plan.subject.is_peer() => {
+                        "survived: every check held in this storm, which says nothing about the next".to_owned()
+                    }
                     Verdict::Passed => passed.to_owned(),
                     Verdict::Inconclusive => "inconclusive: too little happened to mean anything".to_owned(),
                     verdict => format!("{verdict}: {} does not survive this storm", case.result.plan.subject),
@@ -104,7 +115,7 @@ impl Report {
         if self.plans.iter().all(|plan| plan.rate_hz == 0) {
             return "without signals every subject passed, as expected: what fails in a storm fails by its signals".to_owned();
         }
-        let sigsafe = Subject::ALL.into_iter().filter(|subject| subject.is_protected()).count();
+        let sigsafe = Subject::ALL.iter().filter(|subject| subject.is_protected()).count();
         format!(
             "system and std-mutex failed as expected: a signal handler must not allocate or lock with them; \
              all {sigsafe} sigsafe subjects passed the same storm"
@@ -124,7 +135,7 @@ pub(crate) mod tests {
 
     /// A report in which every subject does what is expected, but for `odd`.
     pub(crate) fn report(odd: &[(Subject, Verdict)]) -> Report {
-        let plans: Vec<Plan> = Subject::ALL.into_iter().map(|subject| Plan::of(subject, 1)).collect();
+        let plans: Vec<Plan> = Subject::ALL.iter().map(|subject| Plan::of(*subject, 1)).collect();
         let mut report = Report::new(true, plans.clone());
         report.complete = true;
         report.cases = plans.into_iter().map(|plan| case(plan, odd)).collect();
@@ -135,7 +146,15 @@ pub(crate) mod tests {
         let expected = Expectation::of(&plan);
         let usual = if expected == Expectation::Pass { Verdict::Passed } else { Verdict::Hung };
         let verdict = odd.iter().find(|(subject, _)| *subject == plan.subject).map_or(usual, |(_, verdict)| *verdict);
-        let totals = Totals { signals_sent: 12_345, handler_runs: 12_344, deferrals: 77, operations: 1_234_567 };
+        let totals = Totals {
+            signals_sent: 12_345,
+            handler_runs: 12_344,
+            deferrals: 77,
+            inside: 88,
+            operations: 1_234_567,
+            threads_ended: 0,
+            forks: 0,
+        };
         let detail = if verdict == Verdict::Passed { vec![] } else { vec!["the reason".into(), "the whole story".into()] };
         let replay = plan.replay_command();
         Case { expected: Some(expected), result: CaseResult { plan, verdict, detail, seconds: 5.0, totals, threads: vec![totals], replay } }

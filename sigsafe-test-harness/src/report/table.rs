@@ -11,7 +11,7 @@ use crate::subject::Subject;
 use crate::workload::Workload;
 
 /// The columns, and whether each holds numbers.
-const COLUMNS: [(&str, bool); 9] = [
+const COLUMNS: [(&str, bool); 10] = [
     ("subject", false),
     ("expected", false),
     ("verdict", false),
@@ -19,6 +19,7 @@ const COLUMNS: [(&str, bool); 9] = [
     ("signals sent", true),
     ("handler runs", true),
     ("deferrals", true),
+    ("inside", true),
     ("operations", true),
     ("Hz asked / delivered", true),
 ];
@@ -41,17 +42,18 @@ pub(crate) fn cases(report: &Report) -> Table {
     table
 }
 
-fn row(case: &Case) -> [String; 9] {
+fn row(case: &Case) -> [String; 10] {
     let result = &case.result;
     let totals = result.totals;
     [
         result.plan.subject.to_string(),
         case.expected.map_or("", Expectation::name).to_owned(),
-        if case.is_good() { result.verdict.to_string() } else { format!("{} (!)", result.verdict) },
+        if case.is_good() { result.word().to_owned() } else { format!("{} (!)", result.word()) },
         format!("{:.1}", result.seconds),
         grouped(totals.signals_sent),
         grouped(totals.handler_runs),
         grouped(totals.deferrals),
+        grouped(totals.inside),
         grouped(totals.operations),
         format!("{} / {:.0}", result.plan.rate_hz, result.delivered_hz()),
     ]
@@ -66,7 +68,7 @@ pub(crate) fn list() -> String {
             let _ = writeln!(text, "  {name:<24}{summary}");
         }
     };
-    section("subjects", &Subject::ALL.map(|subject| (subject.name(), subject.summary())));
+    section("subjects", &Subject::ALL.iter().map(|subject| (subject.name(), subject.summary())).collect::<Vec<_>>());
     section("drivers", &Driver::ALL.map(|driver| (driver.name(), driver.summary())));
     section("workloads", &Workload::ALL.map(|workload| (workload.name(), workload.summary())));
     text
@@ -109,7 +111,7 @@ mod tests {
     #[test]
     fn the_list_has_everything_but_the_test_subject() {
         let text = list();
-        let names = Subject::ALL.map(Subject::name).into_iter();
+        let names = Subject::ALL.iter().map(|subject| subject.name());
         let names = names.chain(Driver::ALL.map(Driver::name)).chain(Workload::ALL.map(Workload::name));
         for name in names {
             assert!(text.lines().any(|line| line.trim_start().starts_with(name)), "{name}");

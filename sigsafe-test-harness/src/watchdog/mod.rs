@@ -49,6 +49,15 @@ pub struct CaseResult {
 }
 
 impl CaseResult {
+    /// The verdict's word. A peer that passes has survived: it was promised nothing, and promises nothing.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Passed if self.plan.subject.is_peer() => "survived",
+            verdict => verdict.name(),
+        }
+    }
+
     /// Handler runs a second: of each thread on average with drivers that serve each thread, else of the process.
     #[must_use]
     pub fn delivered_hz(&self) -> f64 {
@@ -138,7 +147,9 @@ fn watch(plan: &Plan, child: &CaseProcess, interrupt: Option<BorrowedFd<'_>>, pr
         let elapsed = elapsed(&child.shared);
         let totals: Totals = counters(plan, &child.shared).map(totals_of).sum();
         progress(&Progress { elapsed, totals });
-        let enough = plan.deferrals.is_some_and(|wanted| totals.deferrals >= wanted);
+        let enough = [(plan.deferrals, totals.deferrals), (plan.inside, totals.inside)];
+        let enough = enough.iter().any(|(wanted, count)| wanted.is_some_and(|wanted| *count >= wanted))
+            && elapsed >= Duration::from_secs(plan.at_least.into());
         if phase == Phase::Running && (enough || elapsed >= Duration::from_secs(plan.seconds.into())) {
             child.shared.advance(Phase::Running, Phase::Stopping);
         }
@@ -160,7 +171,10 @@ fn totals_of(counters: &ThreadCounters) -> Totals {
         signals_sent: counters.sent.load(Ordering::Relaxed),
         handler_runs: counters.completions.load(Ordering::Relaxed),
         deferrals: counters.deferrals.load(Ordering::Relaxed),
+        inside: counters.inside.load(Ordering::Relaxed),
         operations: counters.operations.load(Ordering::Relaxed),
+        threads_ended: counters.ended.load(Ordering::Relaxed),
+        forks: counters.forks.load(Ordering::Relaxed),
     }
 }
 
@@ -169,7 +183,7 @@ fn sample_of(counters: &ThreadCounters) -> Sample {
         state: counters.state(),
         operations: counters.operations.load(Ordering::Relaxed),
         completions: counters.completions.load(Ordering::Relaxed),
-        sent: counters.sent.load(Ordering::Relaxed),
+        sent: counters.sent.load(Ordering::Relaxed).saturating_sub(counters.lost.load(Ordering::Relaxed)),
     }
 }
 
@@ -200,6 +214,7 @@ fn words_for(report: &FaultReport) -> String {
     let FaultReport { thread, .. } = *report;
     let context = if report.in_handler { "the handler" } else { "the main flow" };
     match report.fault {
+        Some(fault) if !report.text.is_empty() => format!("{fault}: {}", report.text),
         Some(fault) => format!("{fault} (seen by {context} of worker-{thread})"),
         None => "damaged data; the child died while it was reporting what and where".to_owned(),
     }

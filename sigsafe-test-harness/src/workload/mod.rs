@@ -8,6 +8,7 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::exchange::{Exchange, Flow};
 use crate::fault::Fault;
 use crate::plan::Plan;
 use crate::rng::Generator;
@@ -75,6 +76,7 @@ impl fmt::Display for Workload {
 pub(crate) struct MainFlow {
     table: Option<Table>,
     ledger: Option<Ledger>,
+    exchange: Option<Exchange>,
     turn: u64,
 }
 
@@ -87,6 +89,9 @@ impl MainFlow {
         MainFlow {
             table: plan.workload.allocates().then(|| Table::new(parts.heap, Generator::new(plan.seed, stream), damaged.then_some(1000))),
             ledger: plan.workload.locks().then(|| Ledger::new(parts.locks, Generator::new(!plan.seed, stream))),
+            exchange: parts.tables.filter(|_| plan.workload.allocates()).map(|tables| {
+                Exchange::new(tables, parts.heap, Flow::Main, index, plan.threads, Generator::new(plan.seed.rotate_left(16), stream))
+            }),
             turn: 0,
         }
     }
@@ -94,6 +99,11 @@ impl MainFlow {
     /// One operation.
     pub(crate) fn step(&mut self) -> Result<(), Fault> {
         self.turn += 1;
+        if self.turn.is_multiple_of(4)
+            && let Some(exchange) = &mut self.exchange
+        {
+            return exchange.turn().map(drop);
+        }
         match (&mut self.table, &mut self.ledger) {
             (Some(table), Some(_)) if self.turn & 1 == 0 => table.replace(),
             (_, Some(ledger)) => ledger.transact(),
@@ -102,11 +112,28 @@ impl MainFlow {
         }
     }
 
+    /// Checks and frees every block that it holds. Signals may land in it.
+    pub(crate) fn free_all(&mut self) -> Result<(), Fault> {
+        self.table.as_mut().map_or(Ok(()), Table::drain)
+    }
+
+    /// What the child of a fork does with what it has inherited: no lock, which may be another thread's for good.
+    pub(crate) fn go_on_in_child(&mut self) -> Result<(), Fault> {
+        const STEPS: u32 = 300;
+        for _ in 0..STEPS {
+            if let Some(table) = &mut self.table {
+                table.replace()?;
+            }
+            if let Some(exchange) = &mut self.exchange {
+                exchange.turn()?;
+            }
+        }
+        self.free_all()
+    }
+
     /// Checks and frees all that it holds. Nothing may interrupt this thread any more.
     pub(crate) fn finish(&mut self) -> Result<(), Fault> {
-        if let Some(table) = &mut self.table {
-            table.drain()?;
-        }
+        self.free_all()?;
         self.ledger.as_mut().map_or(Ok(()), Ledger::check_all)
     }
 }
@@ -125,14 +152,17 @@ mod tests {
 
     #[test]
     fn every_subject_survives_every_workload_of_its_own_without_signals() {
-        for subject in Subject::ALL {
+        for &subject in Subject::ALL {
             for workload in subject.workloads() {
                 let plan = Plan { workload: *workload, ..Plan::of(subject, 11) };
-                let mut flow = MainFlow::new(&plan, Parts::of(subject), 0);
+                let parts = Parts::of(subject);
+                let mut flow = MainFlow::new(&plan, parts, 0);
                 for _ in 0..3000 {
                     flow.step().unwrap();
                 }
                 flow.finish().unwrap();
+                assert_eq!(parts.tables.is_some(), subject.is_apart_from_libc());
+                parts.tables.map_or(Ok(()), |tables| tables.drain(parts.heap)).unwrap();
             }
         }
     }
