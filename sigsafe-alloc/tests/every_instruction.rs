@@ -391,7 +391,7 @@ fn a_managed_handler_never_runs_while_the_cache_is_in_hand() {
         step::install_blocking();
         for path in PATHS {
             let boundaries = run(path, || {}, u64::MAX).boundaries;
-            for at in (1..=boundaries).step_by(stride(1 + boundaries / 40)) {
+            for at in (1..=boundaries).step_by(stride(1 + boundaries / 60)) {
                 let before = MANAGED_RUNS.load(SeqCst);
                 let sent = run(path, sends, at).runs as usize;
                 assert_eq!(MANAGED_RUNS.load(SeqCst), before + sent, "{} at boundary {at}", path.name);

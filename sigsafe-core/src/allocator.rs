@@ -1,34 +1,28 @@
 //! What `sigsafe-alloc` keeps in the thread record, and how deferral asks for it.
 //!
-//! The word `cache` moves the thread's cache: an operation takes it out, works on it, and puts it back. So there is never a second
-//! user of a cache on its thread, and the word is the mark that says "in the allocator" at the same time:
+//! The word `cache` is the address of the cache that operations work on, or 0. A cache begins with its *mark*, which is 0 while
+//! nobody works on it, and otherwise the stack pointer of the operation that does. So there is never a second user of a cache on its
+//! thread, and an operation that goes on after a handler has given the thread another cache still clears the mark that it has set.
 //!
-//! | value | meaning |
-//! |---|---|
-//! | 0 | the thread has no cache yet |
-//! | [`RETIRED`] | it will have none any more: its destructors have run |
-//! | odd | the cache's address and one: free to take |
-//! | a multiple of 8 | the stack pointer of the operation that has taken the cache |
-//!
-//! An operation that a handler has left by `longjmp` never puts its cache back, and signals must not wait for it. Whether one is still
+//! An operation that a handler has left by `longjmp` never clears its mark, and signals must not wait for it. Whether one is still
 //! there is told by where the interrupted code stands: all that an operation executes while it has the cache lies in a section of its
 //! own ([`set_text`]), its system calls included. So a managed handler that interrupts a foreign handler, which has interrupted an
 //! operation, is not held back.
 //!
 //! Runs in any context.
 
+use core::mem::offset_of;
+use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::defer::flush::flush_if_outermost;
 use crate::record::{ThreadRecord, fence, record};
-
-/// Of `cache`: the thread has given its cache up for good.
-pub const RETIRED: usize = 2;
+use crate::sys;
 
 /// Where the allocator's operations have their code; nowhere while there is none.
 static TEXT: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
-/// Says where all code lies that the allocator executes while it has a cache in hand: from the first address to before the last.
+/// Says where all code lies that the allocator executes while it works on a cache: from the first address to before the last.
 ///
 /// Async-signal safety: may be called from a handler. Cost: no system call.
 pub fn set_text(start: usize, end: usize) {
@@ -49,7 +43,7 @@ pub fn words() -> Words {
 }
 
 impl Words {
-    /// The word that moves the cache.
+    /// The address of the cache that operations work on, and so of its mark; 0 while there is none.
     ///
     /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[inline(always)]
@@ -57,23 +51,31 @@ impl Words {
         &self.0.cache
     }
 
-    /// The first of all the caches that the thread has had.
+    /// For the allocator to keep: the first of all the caches that the thread has.
     ///
     /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[inline(always)]
     pub fn caches(self) -> &'static AtomicUsize {
         &self.0.caches
     }
+}
 
-    /// Whether signals were held back since the cache was taken: after it has been put back, [`let_in`] is to be called.
-    ///
-    /// Async-signal safety: may be called from a handler. Cost: no system call.
-    #[inline(always)]
-    pub fn held_back(self) -> bool {
-        // SIGNAL: one before the cache was put back was captured, and `added` says so; one after it finds the allocator left.
-        fence();
-        self.0.added.load(Ordering::Relaxed) != 0
-    }
+/// The address of the cache that the calling thread's operations work on, and so of its mark; 0 while there is none.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+#[inline(always)]
+pub fn cache() -> usize {
+    sys::load::<{ offset_of!(ThreadRecord, cache) }>()
+}
+
+/// Whether signals were held back since the mark was set: after it has been cleared, [`let_in`] is to be called.
+///
+/// Async-signal safety: may be called from a handler. Cost: no system call.
+#[inline(always)]
+pub fn held_back() -> bool {
+    // SIGNAL: one before the mark was cleared was captured, and `added` says so; one after it finds the allocator left.
+    fence();
+    !sys::is_zero::<{ offset_of!(ThreadRecord, added) }>()
 }
 
 /// Lets in the signals that were held back, unless a region or another operation below still does.
@@ -84,15 +86,23 @@ pub fn let_in() {
     flush_if_outermost();
 }
 
-/// Whether the code with this stack pointer runs in or above an operation of the allocator that has taken the thread's cache, as far
+/// The mark of the thread's cache.
+#[inline]
+fn mark(r: &ThreadRecord) -> usize {
+    let mark: *const AtomicUsize = ptr::with_exposed_provenance(r.cache.load(Ordering::Relaxed));
+    // SAFETY: null, or a cache, which begins with its mark; caches stay.
+    unsafe { mark.as_ref() }.map_or(0, |mark| mark.load(Ordering::Relaxed))
+}
+
+/// Whether the code with this stack pointer runs in or above an operation of the allocator that works on the thread's cache, as far
 /// as the stack tells.
 #[inline]
 pub(crate) fn busy(r: &ThreadRecord, stack_pointer: usize) -> bool {
-    let mark = r.cache.load(Ordering::Relaxed);
-    mark & 1 == 0 && mark > RETIRED && stack_pointer <= mark
+    let mark = mark(r);
+    mark != 0 && stack_pointer <= mark
 }
 
-/// Whether the code that a signal has interrupted is an operation of the allocator that has taken the thread's cache.
+/// Whether the code that a signal has interrupted is an operation of the allocator that works on the thread's cache.
 ///
 /// # Safety
 ///
@@ -100,9 +110,8 @@ pub(crate) fn busy(r: &ThreadRecord, stack_pointer: usize) -> bool {
 #[cfg(deferral)]
 #[inline]
 pub(crate) unsafe fn interrupted(r: &ThreadRecord, context: *const libc::ucontext_t) -> bool {
-    let mark = r.cache.load(Ordering::Relaxed);
     // SAFETY: the caller's promise.
-    mark & 1 == 0 && mark > RETIRED && unsafe { in_text(context) }
+    mark(r) != 0 && unsafe { in_text(context) }
 }
 
 /// # Safety
@@ -116,7 +125,7 @@ unsafe fn in_text(context: *const libc::ucontext_t) -> bool {
     (TEXT[0].load(Ordering::Relaxed)..TEXT[1].load(Ordering::Relaxed)).contains(&counter)
 }
 
-/// Whether the calling code runs in or above an operation that has taken the thread's cache.
+/// Whether the calling code runs in or above an operation that works on the thread's cache.
 ///
 /// Async-signal safety: may be called from a handler. Cost: no system call.
 pub fn in_operation() -> bool {

@@ -1,14 +1,15 @@
 //! A thread's cache: for each class a list of free blocks, a spare one, and a span to take more from.
 //!
-//! Only the operation that has taken the cache out of the thread record ([`thread`](super::thread)) works on it. Every store leaves
+//! Only the operation that has marked the cache ([`thread`](super::thread)) works on it. Every store leaves
 //! it whole: a handler that never returns may lose the blocks that the interrupted operation had in hand, and no block is ever in
 //! two places.
 
 use core::array;
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use core::mem::offset_of;
+use core::ptr::{self, null_mut};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 
-use super::class::{CLASSES, Class};
+use super::class::{BIN, BINS, CLASSES, Class};
 use super::link::{Block, link, set_link};
 use super::span::{Span, Taken};
 use super::stack;
@@ -19,7 +20,7 @@ pub(super) struct Bin {
     /// The free blocks, the last freed one first.
     head: AtomicPtr<Block>,
     /// How many more the list takes.
-    room: AtomicU32,
+    room: AtomicI32,
     _pad: u32,
     /// A list that was full, for when the first is empty or full again.
     spare: AtomicPtr<Block>,
@@ -30,21 +31,27 @@ pub(super) struct Bin {
 /// A thread's cache.
 #[repr(C, align(64))]
 pub(super) struct Cache {
-    pub(super) bins: [Bin; CLASSES],
+    /// Of the operation that works on it: see [`sigsafe_core::allocator`], which looks for it in the first word.
+    pub(super) mark: AtomicUsize,
+    /// Operations that found the mark set.
+    pub(super) nested: AtomicU32,
     /// See [`pool`](super::pool).
     pub(super) state: AtomicU32,
-    /// Operations that found it taken.
-    pub(super) nested: AtomicU32,
     /// The next cache of this thread.
     pub(super) next_of_thread: AtomicPtr<Cache>,
     /// The next of all caches.
     pub(super) next_of_all: AtomicPtr<Cache>,
+    pub(super) bins: [Bin; CLASSES],
 }
+
+const _: () = assert!(offset_of!(Cache, bins) == BINS && size_of::<Bin>() == BIN);
 
 impl Cache {
     #[inline(always)]
     pub(super) fn bin(&self, class: Class) -> &Bin {
-        &self.bins[class.index()]
+        let cache: *const Cache = self;
+        // SAFETY: a class says where in a cache its bin lies.
+        unsafe { &*cache.byte_add(class.bin()).cast::<Bin>() }
     }
 
     /// Gives everything back, a batch at a time.
@@ -68,7 +75,7 @@ impl Bin {
     /// Zeroed memory becomes an empty bin.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn start(&self, class: Class) {
-        self.room.store(class.list() as u32, Ordering::Relaxed);
+        self.room.store(class.list() as i32, Ordering::Relaxed);
     }
 
     /// Takes a block of the list, or null.
@@ -90,15 +97,40 @@ impl Bin {
     /// The block is of this bin's class, free, and the caller's.
     #[inline(always)]
     pub(super) unsafe fn push(&self, block: *mut Block) -> bool {
-        let room = self.room.load(Ordering::Relaxed);
-        if room == 0 {
+        // SIGNAL: a handler that leaves by longjmp after this line leaves room for one less.
+        if !self.take_room() {
             return false;
         }
         // SAFETY: the caller's promise.
         unsafe { set_link(block, self.head.load(Ordering::Relaxed)) };
         self.head.store(block, Ordering::Relaxed);
-        self.room.store(room - 1, Ordering::Relaxed);
         true
+    }
+
+    /// Whether there is room for one more. Where there is none it falls below zero, and stays there until the list is a new one.
+    #[inline(always)]
+    fn take_room(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            // SAFETY: one instruction changes the bin's own word, and a branch looks at the sign.
+            unsafe {
+                core::arch::asm!(
+                    "dec dword ptr [{bin} + {room}]",
+                    "js {full}",
+                    bin = in(reg) ptr::from_ref(self),
+                    room = const offset_of!(Bin, room),
+                    full = label { return false },
+                    options(nostack),
+                );
+            }
+            true
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let room = self.room.load(Ordering::Relaxed).wrapping_sub(1);
+            self.room.store(room, Ordering::Relaxed);
+            room >= 0
+        }
     }
 
     /// The list is empty: takes a block of the spare list, of the span, or of another one. Null when there is no memory.
@@ -123,7 +155,7 @@ impl Bin {
             // SAFETY: in the list that was just taken.
             set(&self.head, unsafe { link(block) });
         }
-        self.room.store((most + 1).saturating_sub(taken.count).min(most) as u32, Ordering::Relaxed);
+        self.room.store((most + 1).saturating_sub(taken.count).min(most) as i32, Ordering::Relaxed);
         (block.cast(), taken.zeroed)
     }
 
@@ -165,7 +197,7 @@ impl Bin {
         // SAFETY: the caller's promise.
         unsafe { set_link(block, null_mut()) };
         set(&self.head, block);
-        self.room.store(class.list() as u32 - 1, Ordering::Relaxed);
+        self.room.store(class.list() as i32 - 1, Ordering::Relaxed);
         // SAFETY: a list of free blocks that is in no bin any more.
         unsafe { give_back(old) };
     }
@@ -178,7 +210,7 @@ impl Bin {
             // SAFETY: a list of free blocks that is in no bin any more.
             unsafe { give_back(blocks) };
         }
-        self.room.store(class.list() as u32, Ordering::Relaxed);
+        self.room.store(class.list() as i32, Ordering::Relaxed);
         let held = self.span.load(Ordering::Relaxed);
         set(&self.span, null_mut());
         // SAFETY: null or a span that this cache held; descriptors stay.

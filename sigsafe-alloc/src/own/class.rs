@@ -10,16 +10,21 @@ use super::chunk::UNIT;
 /// The largest size that has a class.
 pub(super) const LARGEST: usize = 256 << 10;
 /// Sizes up to here find their class in a table.
-const TABLED: usize = 1024;
+const TABLED: usize = 2048;
 /// How many classes there are.
 pub(super) const CLASSES: usize = 1 + 8 + 8 * DOUBLINGS;
 const DOUBLINGS: usize = (LARGEST / 128).ilog2() as usize;
 /// The longest span, in units.
 pub(super) const MOST_UNITS: usize = 8;
 
-/// The number of a class. Smaller numbers are smaller blocks.
+/// A class, as the place of its bin in a cache: so many bytes from the cache's start. Lower ones are of smaller blocks.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Class(u8);
+pub(super) struct Class(u16);
+
+/// Bytes of a bin.
+pub(super) const BIN: usize = 32;
+/// Bytes before the bins.
+pub(super) const BINS: usize = 32;
 
 /// The size of each class's blocks, in bytes.
 const SIZES: [u32; CLASSES] = {
@@ -38,14 +43,14 @@ const SIZES: [u32; CLASSES] = {
 };
 
 /// The class of each size up to [`TABLED`], by eights.
-static BY_EIGHTS: [u8; TABLED / 8 + 1] = {
-    let mut table = [0; TABLED / 8 + 1];
+static BY_EIGHTS: [Class; TABLED / 8 + 1] = {
+    let mut table = [Class::at(0); TABLED / 8 + 1];
     let (mut index, mut class) = (0, 0);
     while index < table.len() {
         if index * 8 > SIZES[class] as usize {
             class += 1;
         }
-        table[index] = class as u8;
+        table[index] = Class::at(class);
         index += 1;
     }
     table
@@ -110,8 +115,9 @@ impl Class {
     /// The class of blocks for `layout`, if it is of the small and common kind.
     #[inline(always)]
     pub(super) fn of_small(layout: Layout) -> Option<Class> {
-        // Blocks of 8 bytes are not aligned to 16.
-        (layout.align() <= 8 && layout.size() <= TABLED).then(|| Class(BY_EIGHTS[layout.size().div_ceil(8)]))
+        // Blocks of 8 bytes are not aligned to 16. One comparison for both: an alignment above 8 becomes 2048 or more.
+        let small = (layout.size() | (layout.align() << 7)) < TABLED;
+        small.then(|| BY_EIGHTS[layout.size().div_ceil(8)])
     }
 
     /// The class of blocks for `layout`; `None` when it is too large, or aligned to more than a unit.
@@ -129,7 +135,7 @@ impl Class {
         let size = size.max(align);
         let mut class = Class::of_size(size.next_multiple_of(align).min(LARGEST));
         while class.size() & (align - 1) != 0 {
-            class = Class(class.0 + 1);
+            class = Class::at(class.index() + 1);
         }
         Some(class)
     }
@@ -138,23 +144,36 @@ impl Class {
     #[inline]
     pub(super) fn of_size(size: usize) -> Class {
         if size <= TABLED {
-            return Class(BY_EIGHTS[size.div_ceil(8)]);
+            return BY_EIGHTS[size.div_ceil(8)];
         }
         let last = size - 1;
         let doubling = last.ilog2() as usize - 7;
-        Class((9 + 8 * doubling + ((last >> (doubling + 4)) & 7)) as u8)
+        Class::at(9 + 8 * doubling + ((last >> (doubling + 4)) & 7))
     }
 
     #[inline(always)]
-    pub(super) fn index(self) -> usize {
-        // SAFETY: made above only, from the tables.
-        unsafe { core::hint::assert_unchecked((self.0 as usize) < CLASSES) };
-        self.0 as usize
+    const fn at(index: usize) -> Class {
+        Class((BINS + BIN * index) as u16)
+    }
+
+    /// Its number.
+    #[inline(always)]
+    pub(super) const fn index(self) -> usize {
+        let index = (self.0 as usize - BINS) / BIN;
+        // SAFETY: made above only, of numbers from the tables.
+        unsafe { core::hint::assert_unchecked(index < CLASSES) };
+        index
+    }
+
+    /// Where its bin lies in a cache.
+    #[inline(always)]
+    pub(super) fn bin(self) -> usize {
+        self.0.into()
     }
 
     #[inline(always)]
     pub(super) fn from_index(index: usize) -> Option<Class> {
-        (index < CLASSES).then_some(Class(index as u8))
+        (index < CLASSES).then(|| Class::at(index))
     }
 
     /// Bytes of a block.
@@ -183,7 +202,7 @@ impl Class {
 
     /// All classes.
     pub(super) fn all() -> impl Iterator<Item = Class> {
-        (0..CLASSES as u8).map(Class)
+        (0..CLASSES).map(Class::at)
     }
 }
 
@@ -197,7 +216,7 @@ mod tests {
         for size in 1..=LARGEST {
             let class = Class::of_size(size);
             assert!(class.size() >= size, "{size}");
-            assert!(class.0 == 0 || Class(class.0 - 1).size() < size, "{size}");
+            assert!(class.index() == 0 || Class::at(class.index() - 1).size() < size, "{size}");
             assert!(size <= 128 || (class.size() - size) * 8 < class.size(), "{size} loses more than 12.5 % in {}", class.size());
             assert_eq!(Class::of(Layout::from_size_align(size, 1).unwrap()), Some(class));
         }

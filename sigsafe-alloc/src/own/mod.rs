@@ -104,17 +104,24 @@ pub fn in_allocator() -> bool {
 /// A block of the class, or null.
 #[inline(always)]
 fn alloc_class(class: Class) -> *mut u8 {
-    let Some(cached) = thread::take() else { return alloc_slowly(class).0 };
+    let Some(cached) = thread::take() else { return alloc_slowly(class) };
     let block = cached.cache().bin(class).pop();
-    if block.is_null() { refill(cached, class).0 } else { cached.put_back(block.cast()) }
+    if block.is_null() { refill(cached, class) } else { cached.put_back(block.cast()) }
+}
+
+/// The list is empty. Returns what `alloc_class` returns, so that this is a jump there.
+#[cold]
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn refill(cached: Cached, class: Class) -> *mut u8 {
+    refill_fresh(cached, class).0
 }
 
 /// The list is empty. A block, or null, and whether it is known to be zero.
 #[cold]
 #[inline(never)]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-fn refill(cached: Cached, class: Class) -> Fresh {
-    thread::note_current(cached.cache());
+fn refill_fresh(cached: Cached, class: Class) -> Fresh {
     cached.put_back(cached.cache().bin(class).refill(class))
 }
 
@@ -122,10 +129,18 @@ fn refill(cached: Cached, class: Class) -> Fresh {
 #[cold]
 #[inline(never)]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-fn alloc_slowly(class: Class) -> Fresh {
+fn alloc_slowly(class: Class) -> *mut u8 {
+    fresh_slowly(class).0
+}
+
+/// The cache is not there.
+#[cold]
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn fresh_slowly(class: Class) -> Fresh {
     let Some(cached) = thread::take_missing() else { return thread::let_in_after(shared::alloc(class)) };
     let block = cached.cache().bin(class).pop();
-    if block.is_null() { refill(cached, class) } else { cached.put_back((block.cast(), false)) }
+    if block.is_null() { refill_fresh(cached, class) } else { cached.put_back((block.cast(), false)) }
 }
 
 /// Frees a block of the class.
@@ -155,7 +170,6 @@ unsafe fn dealloc_class(block: *mut u8, class: Class) {
 #[inline(never)]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 unsafe fn overflow(cached: Cached, class: Class, block: *mut u8) {
-    thread::note_current(cached.cache());
     // SAFETY: the caller's promise.
     unsafe { cached.cache().bin(class).overflow(class, block.cast()) };
     cached.put_back(());
@@ -190,7 +204,6 @@ unsafe fn dealloc_slowly(block: *mut u8, class: Class) {
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 fn drain_own() {
     if let Some(cached) = thread::take() {
-        thread::note_current(cached.cache());
         cached.cache().drain();
         cached.put_back(());
     }
@@ -226,9 +239,9 @@ unsafe fn dealloc_other(block: *mut u8, layout: Layout) {
 #[inline(always)]
 fn alloc_fresh(layout: Layout) -> Fresh {
     let Some(class) = Class::of(layout) else { return large::alloc(layout) };
-    let Some(cached) = thread::take() else { return alloc_slowly(class) };
+    let Some(cached) = thread::take() else { return fresh_slowly(class) };
     let block = cached.cache().bin(class).pop();
-    if block.is_null() { refill(cached, class) } else { cached.put_back((block.cast(), false)) }
+    if block.is_null() { refill_fresh(cached, class) } else { cached.put_back((block.cast(), false)) }
 }
 
 // SAFETY: blocks come from spans and mappings that are in use only once, and are as large and as aligned as their class or mapping,

@@ -3,20 +3,16 @@
 //! Runs in any context.
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::cache::Cache;
 use super::class::Class;
 use super::os;
 
 /// Of `state`: nobody's.
-pub(super) const FREE: u32 = 0;
-/// Of `state`: a thread's, which moves it in its record.
-pub(super) const IN_USE: u32 = 1;
-/// Of `state`: a thread's that may have left an operation on it by longjmp; left alone until the thread ends.
-pub(super) const SET_ASIDE: u32 = 2;
-/// Of `state`: a thread's that took the place of one that was set aside without need.
-pub(super) const SPARE: u32 = 3;
+const FREE: u32 = 0;
+/// Of `state`: a thread's.
+const IN_USE: u32 = 1;
 
 /// The last cache that was made; the others hang off it.
 static ALL: AtomicPtr<Cache> = AtomicPtr::new(null_mut());
@@ -53,6 +49,7 @@ pub(super) fn acquire() -> Option<&'static Cache> {
 /// Gives up a cache that has been drained.
 pub(super) fn release(cache: &Cache) {
     cache.nested.store(0, Ordering::Relaxed);
+    cache.mark.store(0, Ordering::Relaxed);
     cache.state.store(FREE, Ordering::Release);
     FREE_ONES.fetch_add(1, Ordering::Relaxed);
 }
@@ -73,12 +70,14 @@ impl Cache {
     }
 }
 
-/// How many caches there are in each state.
-pub(super) fn states() -> [usize; 4] {
-    let mut states = [0; 4];
+/// How many caches threads have, and how many of these are marked.
+pub(super) fn counts() -> (usize, usize) {
+    let (mut in_use, mut marked) = (0, 0);
     for cache in all() {
-        let state: &AtomicU32 = &cache.state;
-        states[state.load(Ordering::Relaxed) as usize & 3] += 1;
+        if cache.state.load(Ordering::Relaxed) == IN_USE {
+            in_use += 1;
+            marked += usize::from(cache.mark.load(Ordering::Relaxed) != 0);
+        }
     }
-    states
+    (in_use, marked)
 }

@@ -26,8 +26,9 @@ pub struct Stats {
     pub kept: usize,
     /// Caches that threads have, a number.
     pub caches: usize,
-    /// Caches that were set aside since their operation seems to have been left by `longjmp`, a number.
-    pub caches_set_aside: usize,
+    /// Those of them that an operation works on at this moment, or that one has left by `longjmp`: these are their thread's until it
+    /// ends, a number.
+    pub caches_marked: usize,
 }
 
 pub(super) fn stats() -> Stats {
@@ -51,8 +52,6 @@ pub(super) fn stats() -> Stats {
     }
     (stats.mapped, stats.kept) = super::large::bytes();
     stats.free_resident = chunk::dirty_units() * UNIT;
-    let [_, in_use, set_aside, spare] = pool::states();
-    stats.caches = in_use + set_aside + spare;
-    stats.caches_set_aside = set_aside;
+    (stats.caches, stats.caches_marked) = pool::counts();
     stats
 }

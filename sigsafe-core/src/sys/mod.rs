@@ -34,7 +34,7 @@ pub(crate) use errno::{errno, set_errno};
 pub(crate) use linux::*;
 pub(crate) use park::{park, unpark_one};
 pub(crate) use posix::*;
-pub(crate) use record::record_address;
+pub(crate) use record::{is_zero, load, record_address};
 pub(crate) use sigset::{from_sigset, to_sigset};
 #[cfg(not(deferral))]
 pub(crate) use unix::*;

@@ -8,8 +8,10 @@
 mod key;
 #[cfg(static_record)]
 mod tls;
+mod words;
 
 #[cfg(not(static_record))]
 pub(crate) use key::record_address;
 #[cfg(static_record)]
 pub(crate) use tls::record_address;
+pub(crate) use words::{is_zero, load};

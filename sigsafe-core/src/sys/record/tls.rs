@@ -56,3 +56,19 @@ pub(crate) fn record_address() -> *mut u8 {
     }
     address
 }
+
+/// Where the record lies, counted from the thread pointer.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn from_thread_pointer() -> usize {
+    let offset;
+    // SAFETY: reads the constant that the linker or loader put for the symbol above.
+    unsafe {
+        asm!(
+            "mov {o}, qword ptr [rip + sigsafe_thread_record_v1@GOTTPOFF]",
+            o = lateout(reg) offset,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    offset
+}
