@@ -111,13 +111,42 @@ static SIZE_OF: [u32; CLASSES] = SIZES;
 static UNITS_OF: [u8; CLASSES] = UNITS;
 static LIST_OF: [u16; CLASSES] = LIST;
 
+/// Whether `value` is above `MOST`: a comparison and a branch that is not taken in the common case. Left to itself, the compiler makes
+/// numbers of two such comparisons, to branch once.
+#[inline(always)]
+fn exceeds<const MOST: usize>(value: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: compares two numbers.
+        unsafe {
+            core::arch::asm!(
+                "cmp {value}, {most}",
+                "ja {above}",
+                value = in(reg) value,
+                most = const MOST,
+                above = label { return true },
+                options(nomem, nostack),
+            );
+        }
+        // SAFETY: compared above.
+        unsafe { core::hint::assert_unchecked(value <= MOST) };
+        false
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        value > MOST
+    }
+}
+
 impl Class {
     /// The class of blocks for `layout`, if it is of the small and common kind.
     #[inline(always)]
     pub(super) fn of_small(layout: Layout) -> Option<Class> {
-        // Blocks of 8 bytes are not aligned to 16. One comparison for both: an alignment above 8 becomes 2048 or more.
-        let small = (layout.size() | (layout.align() << 7)) < TABLED;
-        small.then(|| BY_EIGHTS[layout.size().div_ceil(8)])
+        // Blocks of 8 bytes are not aligned to 16.
+        if exceeds::<8>(layout.align()) || exceeds::<TABLED>(layout.size()) {
+            return None;
+        }
+        Some(BY_EIGHTS[layout.size().div_ceil(8)])
     }
 
     /// The class of blocks for `layout`; `None` when it is too large, or aligned to more than a unit.

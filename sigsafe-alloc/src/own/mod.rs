@@ -212,7 +212,9 @@ fn drain_own() {
 /// Blocks that are not small.
 #[inline(never)]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-fn alloc_other(layout: Layout) -> *mut u8 {
+fn alloc_other(size: usize, align: usize) -> *mut u8 {
+    // SAFETY: as in `alloc`.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     match Class::of(layout) {
         Some(class) => alloc_class(class),
         None => large::alloc(layout).0,
@@ -226,7 +228,9 @@ fn alloc_other(layout: Layout) -> *mut u8 {
 /// `alloc_other` gave it for this layout.
 #[inline(never)]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-unsafe fn dealloc_other(block: *mut u8, layout: Layout) {
+unsafe fn dealloc_other(block: *mut u8, size: usize, align: usize) {
+    // SAFETY: as in `alloc`.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     match Class::of(layout) {
         // SAFETY: the caller's promise; the class follows from the layout alone.
         Some(class) => unsafe { dealloc_class(block, class) },
@@ -244,68 +248,98 @@ fn alloc_fresh(layout: Layout) -> Fresh {
     if block.is_null() { refill_fresh(cached, class) } else { cached.put_back((block.cast(), false)) }
 }
 
+// The four operations. Their arguments are those of the language's own functions (`__rust_alloc` and its kind), in that order, so that
+// these are one jump each.
+
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn alloc(size: usize, align: usize) -> *mut u8 {
+    // SAFETY: a layout's parts, here and in the functions below.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    match Class::of_small(layout) {
+        Some(class) => alloc_class(class),
+        None => alloc_other(size, align),
+    }
+}
+
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+unsafe fn dealloc(block: *mut u8, size: usize, align: usize) {
+    // SAFETY: as in `alloc`.
+    match Class::of_small(unsafe { Layout::from_size_align_unchecked(size, align) }) {
+        // SAFETY: the caller's promise; the class follows from the layout alone.
+        Some(class) => unsafe { dealloc_class(block, class) },
+        // SAFETY: the caller's promise; `alloc` took the same way.
+        None => unsafe { dealloc_other(block, size, align) },
+    }
+}
+
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
+    // SAFETY: as in `alloc`.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    let (block, zeroed) = match Class::of_small(layout) {
+        Some(class) => (alloc_class(class), false),
+        None => alloc_fresh(layout),
+    };
+    if !zeroed && !block.is_null() {
+        // SAFETY: the block has at least these bytes.
+        unsafe { ptr::write_bytes(block, 0, size) };
+    }
+    block
+}
+
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+unsafe fn realloc(block: *mut u8, old_size: usize, align: usize, new_size: usize) -> *mut u8 {
+    // SAFETY: as in `alloc`; the caller vouches for the new size.
+    let (old, new) =
+        unsafe { (Layout::from_size_align_unchecked(old_size, align), Layout::from_size_align_unchecked(new_size, align)) };
+    match (Class::of(old), Class::of(new)) {
+        (Some(before), Some(after)) if before == after => return block,
+        (None, None) => {
+            // SAFETY: the caller's promise; neither has a class.
+            let resized = unsafe { large::resize(block, old, new) };
+            if !resized.is_null() {
+                return resized;
+            }
+        }
+        _ => {}
+    }
+    let fresh = alloc(new_size, align);
+    if !fresh.is_null() {
+        // SAFETY: both blocks have at least these bytes, and they are two; the old one is the caller's.
+        unsafe {
+            ptr::copy_nonoverlapping(block, fresh, old_size.min(new_size));
+            dealloc(block, old_size, align);
+        }
+    }
+    fresh
+}
+
 // SAFETY: blocks come from spans and mappings that are in use only once, and are as large and as aligned as their class or mapping,
 // which hold the layout. Nothing here unwinds.
 unsafe impl GlobalAlloc for SigSafeAlloc {
-    #[inline(never)]
-    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match Class::of_small(layout) {
-            Some(class) => alloc_class(class),
-            None => alloc_other(layout),
-        }
+        alloc(layout.size(), layout.align())
     }
 
-    #[inline(never)]
-    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    #[inline(always)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        match Class::of_small(layout) {
-            // SAFETY: the caller's promise; the class follows from the layout alone.
-            Some(class) => unsafe { dealloc_class(block, class) },
-            // SAFETY: the caller's promise; `alloc` took the same way.
-            None => unsafe { dealloc_other(block, layout) },
-        }
+        // SAFETY: the caller's promise.
+        unsafe { dealloc(block, layout.size(), layout.align()) };
     }
 
-    #[inline(never)]
-    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    #[inline(always)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let (block, zeroed) = match Class::of_small(layout) {
-            Some(class) => (alloc_class(class), false),
-            None => alloc_fresh(layout),
-        };
-        if !zeroed && !block.is_null() {
-            // SAFETY: the block has at least these bytes.
-            unsafe { ptr::write_bytes(block, 0, layout.size()) };
-        }
-        block
+        alloc_zeroed(layout.size(), layout.align())
     }
 
-    #[inline(never)]
-    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    #[inline(always)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller vouches for the size.
-        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        match (Class::of(layout), Class::of(new)) {
-            (Some(old), Some(new)) if old == new => return block,
-            (None, None) => {
-                // SAFETY: the caller's promise; neither has a class.
-                let resized = unsafe { large::resize(block, layout, new) };
-                if !resized.is_null() {
-                    return resized;
-                }
-            }
-            _ => {}
-        }
-        // SAFETY: a layout with a size that is not zero.
-        let fresh = unsafe { self.alloc(new) };
-        if !fresh.is_null() {
-            // SAFETY: both blocks have at least these bytes, and they are two; the old one is the caller's.
-            unsafe {
-                ptr::copy_nonoverlapping(block, fresh, layout.size().min(new_size));
-                self.dealloc(block, layout);
-            }
-        }
-        fresh
+        // SAFETY: the caller's promise.
+        unsafe { realloc(block, layout.size(), layout.align(), new_size) }
     }
 }
