@@ -95,6 +95,25 @@ fn what_a_thread_frees_that_never_allocates_serves_the_others() {
 }
 
 #[test]
+fn a_list_that_is_longer_than_its_class_s_lists_is_not_lost() {
+    isolated("a_list_that_is_longer_than_its_class_s_lists_is_not_lost", || {
+        // A cache's lists of this class take one block, and a span has seven, which come at once.
+        for _ in 0..20 {
+            let blocks = Block::many(70_000, 14 * 70_000);
+            on_a_thread(move || drop(blocks));
+            on_a_thread(|| {
+                let first = Block::new(70_000);
+                // The rest of the span becomes the spare list, and is then taken from there.
+                drop(first);
+                drop(Block::many(70_000, 3 * 70_000));
+            });
+        }
+        A.purge();
+        assert_eq!((A.stats().blocks, A.stats().spans), (0, 0), "blocks that nobody has");
+    });
+}
+
+#[test]
 fn what_one_thread_allocates_and_another_frees_does_not_pile_up_while_both_live() {
     isolated("what_one_thread_allocates_and_another_frees_does_not_pile_up_while_both_live", || {
         let (send, receive) = std::sync::mpsc::sync_channel::<Vec<Block>>(4);

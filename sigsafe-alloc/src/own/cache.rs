@@ -151,7 +151,8 @@ impl Bin {
             Taken { first: spare, count: most, zeroed: false }
         };
         let block = taken.first;
-        if taken.count > 1 {
+        // A list may be longer than its class's lists: a span gives all that it has.
+        if taken.count > 1 || !spare.is_null() {
             // SAFETY: in the list that was just taken.
             set(&self.head, unsafe { link(block) });
         }
