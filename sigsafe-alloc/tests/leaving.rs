@@ -182,3 +182,49 @@ fn left_at_every_instruction_of_a_pair() {
         assert!(u64::from(LEFT.load(SeqCst)) > 30);
     });
 }
+
+extern "C" fn purge() {
+    A.purge();
+}
+
+#[test]
+fn a_purge_that_is_left_keeps_no_more_than_a_span_from_the_others() {
+    isolated("a_purge_that_is_left_keeps_no_more_than_a_span_from_the_others", || {
+        // Eight blocks make a span of four units.
+        const SPANS: usize = 80;
+        const SPAN: usize = 256 << 10;
+        let layout = Layout::from_size_align(32 << 10, 8).unwrap();
+        let free = |block: *mut u8| {
+            // SAFETY: our block.
+            unsafe { A.dealloc(block, layout) };
+        };
+        // Spans of which one block each is in use, on their stack.
+        let spans_in_use = || -> Vec<*mut u8> {
+            // SAFETY: the size is not zero.
+            let blocks: Vec<_> = (0..8 * SPANS).map(|_| unsafe { A.alloc(layout) }).collect();
+            let (kept, freed): (Vec<_>, Vec<_>) = blocks.into_iter().enumerate().partition(|(index, _)| index % 8 == 3);
+            freed.into_iter().for_each(|(_, block)| free(block));
+            kept.into_iter().map(|(_, block)| block).collect()
+        };
+        step::install();
+        let kept = spans_in_use();
+        let ((), whole) = step::during(u64::MAX, || {}, || leavable(purge));
+        kept.into_iter().for_each(free);
+        A.purge();
+        let mut lost = A.stats().spans / SPAN;
+        assert_eq!(lost, 0);
+        for at in (1..=whole.boundaries).step_by(1 + whole.boundaries as usize / 30) {
+            let kept = spans_in_use();
+            step::during_and_leave(at, leave, || leavable(purge));
+            LANDING[4].store(0, SeqCst);
+            kept.into_iter().for_each(free);
+            A.purge();
+            let now = A.stats().spans / SPAN;
+            assert!(now <= lost + 1, "left at boundary {at}: {} spans are lost", now - lost);
+            lost = now;
+            A.verify().unwrap_or_else(|violation| panic!("boundary {at}: {violation}"));
+        }
+        println!("left at 30 of {} boundaries: {lost} spans are lost", whole.boundaries);
+        assert!(lost > 0, "no boundary between a pop and a push");
+    });
+}
