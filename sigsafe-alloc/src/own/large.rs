@@ -86,7 +86,7 @@ pub(super) fn alloc(layout: Layout) -> Fresh {
 
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 fn map(bytes: usize, align: usize) -> Fresh {
-    if align <= os::PAGE
+    if align <= os::ALIGNED
         && let Some(place) = place(bytes)
     {
         let pages = take_kept(place, bytes);
@@ -243,7 +243,7 @@ pub(super) unsafe fn resize(block: *mut u8, old: Layout, new: Layout) -> *mut u8
                 return block;
             }
             // Where there is a kept mapping, a copy into its memory costs less than the faults of new memory.
-            if old.align() > os::PAGE || (new_bytes > old_bytes && has_kept(new_bytes)) {
+            if old.align() > os::ALIGNED || (new_bytes > old_bytes && has_kept(new_bytes)) {
                 return null_mut();
             }
             // SAFETY: the caller's promise.

@@ -6,8 +6,11 @@ use core::ptr::null_mut;
 
 use super::call;
 
-/// The smallest page of any system here. Where pages are larger the kernel rounds up, and so does [`page_up`].
+/// The largest page of any system here: lengths are multiples of it.
 pub(super) const PAGE: usize = if cfg!(target_arch = "aarch64") { 64 << 10 } else { 4 << 10 };
+
+/// The smallest page of any system here: no mapping is aligned to less, and many are not to more.
+pub(super) const ALIGNED: usize = 4 << 10;
 
 /// Up to whole pages.
 pub(super) const fn page_up(bytes: usize) -> usize {
@@ -37,7 +40,7 @@ pub(super) fn map(bytes: usize) -> *mut u8 {
 /// Zeroed pages whose address is a multiple of `align`, a power of two, or null.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn map_aligned(bytes: usize, align: usize, hint: usize) -> *mut u8 {
-    if hint != 0 || align <= PAGE {
+    if hint != 0 || align <= ALIGNED {
         let pages = map_at(hint, bytes);
         if pages.is_null() || pages.addr() & (align - 1) == 0 {
             return pages;

@@ -1,0 +1,148 @@
+//! A block with contents of its own, which are looked at before it goes.
+
+#![allow(dead_code, reason = "each test is a crate that uses its own part of this module")]
+
+use std::alloc::{GlobalAlloc, Layout};
+
+use sigsafe_alloc::SigSafeAlloc;
+
+/// Not the program's: its counts are those of the test alone.
+pub(crate) static A: SigSafeAlloc = SigSafeAlloc;
+
+pub(crate) const KIB: usize = 1024;
+pub(crate) const MIB: usize = 1024 * KIB;
+
+/// One that is never too large for a layout.
+pub(crate) fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+/// A block of [`A`]'s. Whoever has this may free it.
+#[derive(Debug)]
+pub(crate) struct Block {
+    at: *mut u8,
+    layout: Layout,
+    mark: u8,
+}
+
+// SAFETY: a block belongs to whoever has this.
+unsafe impl Send for Block {}
+
+/// Which bytes are written and looked at: both ends, and some on each page.
+fn places(size: usize) -> impl Iterator<Item = usize> {
+    let ends = size.min(32);
+    (0..ends).chain(size - ends..size).chain((0..size).step_by(1021))
+}
+
+impl Block {
+    /// `None`: there is no memory.
+    pub(crate) fn with(layout: Layout) -> Option<Block> {
+        // SAFETY: no test asks for size 0.
+        Block::adopt(unsafe { A.alloc(layout) }, layout)
+    }
+
+    pub(crate) fn new(size: usize) -> Block {
+        Block::with(layout(size, 8)).expect("there is memory")
+    }
+
+    /// Memory that has to be zero from end to end.
+    pub(crate) fn zeroed(layout: Layout) -> Option<Block> {
+        // SAFETY: no test asks for size 0.
+        let at = unsafe { A.alloc_zeroed(layout) };
+        if !at.is_null() {
+            // SAFETY: a new block of that size, and initialised.
+            let dirty = unsafe { std::slice::from_raw_parts(at, layout.size()) }.iter().position(|byte| *byte != 0);
+            assert_eq!(dirty, None, "byte of zeroed memory that is not zero, in {layout:?}");
+        }
+        Block::adopt(at, layout)
+    }
+
+    fn adopt(at: *mut u8, layout: Layout) -> Option<Block> {
+        if at.is_null() {
+            return None;
+        }
+        assert_eq!(at.addr() % layout.align(), 0, "{at:?} for {layout:?}");
+        // No two neighbours have the same.
+        let mark = (at.addr() >> 3 ^ at.addr() >> 16 ^ layout.size()) as u8;
+        let block = Block { at, layout, mark };
+        block.fill();
+        Some(block)
+    }
+
+    fn byte(&self, place: usize) -> u8 {
+        self.mark ^ (place as u8) ^ ((place >> 8) as u8)
+    }
+
+    fn fill(&self) {
+        for place in places(self.layout.size()) {
+            // SAFETY: within our block.
+            unsafe { self.at.add(place).write(self.byte(place)) };
+        }
+    }
+
+    /// Writes every byte, none of them zero.
+    pub(crate) fn soil(&self) {
+        // SAFETY: our block.
+        unsafe { self.at.write_bytes(0xFF, self.layout.size()) };
+        self.fill();
+    }
+
+    pub(crate) fn at(&self) -> *mut u8 {
+        self.at
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    pub(crate) fn check(&self) {
+        self.check_first(self.layout.size());
+    }
+
+    /// Looks at the first `size` bytes.
+    fn check_first(&self, size: usize) {
+        for place in places(self.layout.size()).filter(|place| *place < size) {
+            // SAFETY: within our block.
+            let found = unsafe { self.at.add(place).read() };
+            assert_eq!(found, self.byte(place), "byte {place} of {self:?}");
+        }
+    }
+
+    /// Resizes, and looks whether the contents have come along. `false`: there is no memory, and all is as it was.
+    pub(crate) fn resize(&mut self, size: usize) -> bool {
+        // SAFETY: our block; no test asks for size 0.
+        let at = unsafe { A.realloc(self.at, self.layout, size) };
+        if at.is_null() {
+            self.check();
+            return false;
+        }
+        assert_eq!(at.addr() % self.layout.align(), 0, "{at:?} for {size} bytes of {self:?}");
+        self.at = at;
+        let kept = size.min(self.layout.size());
+        self.check_first(kept);
+        self.layout = layout(size, self.layout.align());
+        self.fill();
+        true
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check();
+        }
+        // SAFETY: our block.
+        unsafe { A.dealloc(self.at, self.layout) };
+    }
+}
+
+/// The calling thread's `errno`.
+pub(crate) fn errno() -> i32 {
+    // SAFETY: this thread's own.
+    unsafe { *libc::__errno_location() }
+}
+
+pub(crate) fn set_errno(number: i32) {
+    // SAFETY: this thread's own.
+    unsafe { *libc::__errno_location() = number };
+}
