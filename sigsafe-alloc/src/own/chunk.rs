@@ -44,6 +44,14 @@ pub(super) struct Claim {
     pub(super) zeroed: bool,
 }
 
+/// What has become of free units' memory, in units.
+pub(super) struct Purged {
+    /// Gone back to the system.
+    pub(super) given: usize,
+    /// Not taken: somebody has locked the pages, or all that is mapped (`mlockall`).
+    pub(super) refused: usize,
+}
+
 const LEAF: usize = 4096;
 const LEAVES: usize = 64;
 
@@ -113,8 +121,7 @@ pub(super) fn new_chunk() -> Option<&'static Chunk> {
     if memory.is_null() {
         return None;
     }
-    let index = CHUNKS.fetch_add(1, Ordering::Relaxed);
-    let Some(leaf) = leaf_for(index) else {
+    let Some((index, leaf)) = next_number() else {
         // SAFETY: mapped above, and nobody's yet.
         unsafe { os::unmap(memory, CHUNK) };
         return None;
@@ -128,6 +135,19 @@ pub(super) fn new_chunk() -> Option<&'static Chunk> {
     leaf.chunks[index % LEAF].store(memory.cast(), Ordering::Release);
     leaf.room[index % LEAF / 64].fetch_or(1 << (index % 64), Ordering::Release);
     Some(chunk)
+}
+
+/// The next chunk's number, and the leaf that has its place: without one no number is used up.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn next_number() -> Option<(usize, &'static Leaf)> {
+    let mut index = CHUNKS.load(Ordering::Relaxed);
+    loop {
+        let leaf = leaf_for(index)?;
+        match CHUNKS.compare_exchange_weak(index, index + 1, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return Some((index, leaf)),
+            Err(now) => index = now,
+        }
+    }
 }
 
 /// The leaf for this number, made if need be: who comes second takes the first one's and unmaps his own.
@@ -294,15 +314,15 @@ impl Chunk {
         }
     }
 
-    /// Gives the memory of the free units back to the system. How many units that were.
+    /// Gives the memory of the free units back to the system.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-    fn purge(&'static self) -> usize {
-        let mut purged = 0;
+    fn purge(&'static self) -> Purged {
+        let (mut given, mut refused) = (0, 0);
         loop {
             let free = self.free.load(Ordering::Acquire);
-            let dirty = free & self.dirty.load(Ordering::Acquire);
+            let dirty = free & self.dirty.load(Ordering::Acquire) & !refused;
             if dirty == 0 {
-                return purged;
+                return Purged { given, refused: refused.count_ones() as usize };
             }
             // One stretch at a time is taken out of the free ones, so that nobody uses it meanwhile.
             let first = dirty.trailing_zeros() as usize;
@@ -316,26 +336,27 @@ impl Chunk {
             if gone {
                 self.dirty.fetch_and(!bits, Ordering::AcqRel);
                 DIRTY_UNITS.fetch_sub(count, Ordering::Relaxed);
-                purged += count;
+                given += count;
+            } else {
+                refused |= bits;
             }
             self.put_back(bits);
-            if !gone {
-                return purged;
-            }
         }
     }
 }
 
-/// Gives the memory of all free units back. How many units that were.
+/// Gives the memory of all free units back.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-pub(super) fn purge() -> usize {
-    let mut purged = 0;
+pub(super) fn purge() -> Purged {
+    let mut all = Purged { given: 0, refused: 0 };
     for index in 0..count() {
         if let Some(chunk) = by_index(index) {
-            purged += chunk.purge();
+            let one = chunk.purge();
+            all.given += one.given;
+            all.refused += one.refused;
         }
     }
-    purged
+    all
 }
 
 /// Free units whose memory has not been given back.

@@ -3,6 +3,8 @@
 //! Free units keep their memory for a while, since what has just been freed is often wanted again. It goes back with the first
 //! operation on a span that comes [`DELAY`] after some of it became free, and at once when it is more than [`BOUND`].
 //!
+//! The system does not take locked pages. They are offered again when [`DELAY`] is over, or much more has become free.
+//!
 //! Runs in any context.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +18,8 @@ static DELAY: AtomicU32 = AtomicU32::new(1000);
 static BOUND: AtomicUsize = AtomicUsize::new(4096);
 /// When the memory of free units is to go back, in milliseconds of the system's clock; 0: there was none.
 static DUE: AtomicU64 = AtomicU64::new(0);
+/// Units that the system has refused to take, the last time.
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
 /// Releases since the clock was read.
 static RELEASES: AtomicU32 = AtomicU32::new(0);
 
@@ -52,13 +56,27 @@ fn claim_new(count: usize) -> Option<Claim> {
 /// Some units have become free.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn after_release() {
-    if chunk::dirty_units() > BOUND.load(Ordering::Relaxed) {
-        chunk::purge();
+    if chunk::dirty_units() > most_units(BOUND.load(Ordering::Relaxed), REFUSED.load(Ordering::Relaxed)) {
+        purge_units();
         return;
     }
     if RELEASES.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLOCK_EVERY) {
         on_time();
     }
+}
+
+/// So many free units keep their memory: those that were refused, and `bound` others or, of many, an eighth as many.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn most_units(bound: usize, refused: usize) -> usize {
+    refused + bound.max(refused / 8)
+}
+
+/// Gives the memory of all free units back. How many units that were.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn purge_units() -> usize {
+    let purged = chunk::purge();
+    REFUSED.store(purged.refused, Ordering::Relaxed);
+    purged.given
 }
 
 /// Gives back what is due.
@@ -67,13 +85,14 @@ pub(super) fn after_release() {
 fn on_time() {
     let now = os::milliseconds();
     let due = DUE.load(Ordering::Relaxed);
-    if due > now {
+    // Once in a millisecond, also where there is no delay.
+    if due >= now {
         return;
     }
     let next = now + u64::from(DELAY.load(Ordering::Relaxed));
     // One thread does it, and the first release starts the clock.
     if DUE.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && due != 0 {
-        chunk::purge();
+        purge_units();
         large::purge();
     }
 }
@@ -96,5 +115,5 @@ pub(super) fn bound_of_kept() -> usize {
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn purge() -> usize {
     stack::trim_all(stack::ALL);
-    chunk::purge() * chunk::UNIT + large::purge()
+    purge_units() * chunk::UNIT + large::purge()
 }
