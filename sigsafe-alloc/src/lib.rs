@@ -28,6 +28,11 @@
 mod masked;
 mod own;
 
+/// For integrators: how [`SigSafeAlloc`] learns that a thread ends.
+pub mod thread_exit {
+    pub use crate::own::exit::{ThreadExit, notice_thread_ends_by, thread_ends};
+}
+
 pub use masked::Masked;
 pub use own::{SigSafeAlloc, Stats, Verified, Violation, in_allocator};
 

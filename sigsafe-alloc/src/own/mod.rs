@@ -14,7 +14,7 @@ mod cache;
 mod call;
 mod chunk;
 mod class;
-mod exit;
+pub(crate) mod exit;
 mod large;
 mod link;
 mod os;

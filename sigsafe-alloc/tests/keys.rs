@@ -1,0 +1,91 @@
+//! A program that has used up the pthread keys that cost no memory, before the allocator's constructor runs.
+//!
+//! glibc allocates when a thread sets the value of another one. Then threads work without a cache.
+
+#![cfg(target_os = "linux")]
+
+mod block;
+
+use std::ffi::c_int;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+
+use block::{A, Block, KIB, MIB};
+use sigsafe_test_harness::isolate::isolated;
+
+/// What glibc has room for in a thread's own block. musl has room for all keys.
+const KEYS: usize = 32;
+
+static CREATED: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn use_up_keys() {
+    for _ in 0..KEYS {
+        // SAFETY: writes a key on this stack.
+        if unsafe { libc::pthread_key_create(&mut 0, None) } == 0 {
+            CREATED.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+/// Entries with a number run before those without one.
+#[used]
+#[unsafe(link_section = ".init_array.00101")]
+static BEFORE: extern "C" fn() = use_up_keys;
+
+#[test]
+fn a_key_whose_value_would_have_to_be_allocated_is_not_used() {
+    isolated("a_key_whose_value_would_have_to_be_allocated_is_not_used", || {
+        assert_eq!(CREATED.load(SeqCst), KEYS);
+        drop(Block::new(64));
+        thread::spawn(|| drop(Block::new(64))).join().unwrap();
+        assert_eq!(A.stats().caches, usize::from(!cfg!(target_env = "gnu")));
+    });
+}
+
+static IN_HANDLER: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn on_signal(_: c_int) {
+    drop((Block::new(100), Block::new(300 * KIB)));
+    IN_HANDLER.fetch_add(1, SeqCst);
+}
+
+#[test]
+fn threads_without_a_cache_work_and_lose_nothing() {
+    isolated("threads_without_a_cache_work_and_lose_nothing", || {
+        // SAFETY: the handler uses the allocator and an atomic.
+        unsafe { libc::signal(libc::SIGUSR1, on_signal as *const () as usize) };
+        let others: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let others = &others;
+                scope.spawn(move || {
+                    let mut next: usize = thread + 1;
+                    for round in 0..5_000 {
+                        next = next.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+                        let mut block = Block::new(1 + (next >> 40) % [64, 700, 9000, 70_000, 400_000][(next >> 33) % 5]);
+                        assert!(block.resize(1 + (next >> 35) % 2000));
+                        let mut others = others.lock().unwrap();
+                        others.push(block);
+                        if others.len() > 200 {
+                            others.swap_remove((next >> 50) % 200);
+                        }
+                        if round % 16 == 0 {
+                            // SAFETY: a signal that has a handler.
+                            unsafe { libc::raise(libc::SIGUSR1) };
+                        }
+                    }
+                });
+            }
+        });
+        drop(others.into_inner().unwrap());
+        assert!(IN_HANDLER.load(SeqCst) > 1000);
+        drop((0..200).map(|_| Block::new(MIB)).collect::<Vec<_>>());
+        A.verify().unwrap();
+        if cfg!(target_env = "gnu") {
+            assert_eq!((A.stats().caches, A.stats().blocks), (0, 0));
+        }
+        A.purge();
+        assert_eq!((A.stats().spans, A.stats().runs), (0, 0));
+    });
+}
