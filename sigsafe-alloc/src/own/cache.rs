@@ -10,6 +10,7 @@ use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 
 use super::class::{BIN, BINS, CLASSES, Class};
+use super::depot;
 use super::link::{Block, link, set_link};
 use super::span::{Span, Taken};
 use super::stack;
@@ -54,7 +55,7 @@ impl Cache {
         unsafe { &*cache.byte_add(class.bin()).cast::<Bin>() }
     }
 
-    /// Gives everything back, a batch at a time.
+    /// Leaves everything to others, a list at a time.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn drain(&self) {
         for (bin, class) in self.bins.iter().zip(Class::all()) {
@@ -133,30 +134,35 @@ impl Bin {
         }
     }
 
-    /// The list is empty: takes a block of the spare list, of the span, or of another one. Null when there is no memory.
+    /// The list is empty: takes a block of the spare list, of one that another cache has left, of the span, or of another one. Null when
+    /// there is no memory.
     #[cold]
     #[inline(never)]
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn refill(&self, class: Class) -> (*mut u8, bool) {
         let most = class.list();
         let spare = self.spare.load(Ordering::Relaxed);
-        let taken = if spare.is_null() {
-            match self.more(class) {
-                Some(taken) => taken,
-                None => return (null_mut(), false),
-            }
+        // SIGNAL: a handler that leaves by longjmp after the list was taken loses it, and nobody gets a block twice.
+        let list = if spare.is_null() {
+            depot::take(class)
         } else {
-            // SIGNAL: a handler that leaves by longjmp after this line loses the list, and nobody gets a block twice.
             set(&self.spare, null_mut());
-            Taken { first: spare, count: most, zeroed: false }
+            spare
+        };
+        let (taken, room) = if list.is_null() {
+            let Some(taken) = self.more(class) else { return (null_mut(), false) };
+            // A span gives all that it has, which may be more than a list takes.
+            let room = (most + 1).saturating_sub(taken.count);
+            (taken, room.min(most))
+        } else {
+            (Taken { first: list, count: most, zeroed: false }, 1)
         };
         let block = taken.first;
-        // A list may be longer than its class's lists: a span gives all that it has.
-        if taken.count > 1 || !spare.is_null() {
-            // SAFETY: in the list that was just taken.
+        if !taken.zeroed {
+            // SAFETY: in the list that was just taken; a single block whose memory is zero is not linked.
             set(&self.head, unsafe { link(block) });
         }
-        self.room.store((most + 1).saturating_sub(taken.count).min(most) as i32, Ordering::Relaxed);
+        self.room.store(room as i32, Ordering::Relaxed);
         (block.cast(), taken.zeroed)
     }
 
@@ -181,7 +187,7 @@ impl Bin {
         }
     }
 
-    /// The list is full: it becomes the spare one, what was that goes back to its spans, and a new list starts with the block.
+    /// The list is full: it becomes the spare one, what was that is left for other caches, and a new list starts with the block.
     ///
     /// # Safety
     ///
@@ -200,7 +206,7 @@ impl Bin {
         set(&self.head, block);
         self.room.store(class.list() as i32 - 1, Ordering::Relaxed);
         // SAFETY: a list of free blocks that is in no bin any more.
-        unsafe { give_back(old) };
+        unsafe { depot::put(class, old) };
     }
 
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
@@ -209,7 +215,7 @@ impl Bin {
             let blocks = list.load(Ordering::Relaxed);
             set(list, null_mut());
             // SAFETY: a list of free blocks that is in no bin any more.
-            unsafe { give_back(blocks) };
+            unsafe { depot::put(class, blocks) };
         }
         self.room.store(class.list() as i32, Ordering::Relaxed);
         let held = self.span.load(Ordering::Relaxed);
@@ -265,7 +271,7 @@ impl Group {
 ///
 /// A list of free blocks that is the caller's.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-unsafe fn give_back(mut list: *mut Block) {
+pub(super) unsafe fn give_back(mut list: *mut Block) {
     const GROUPS: usize = 8;
     let mut groups: [Group; GROUPS] = array::from_fn(|_| Group::NONE);
     while !list.is_null() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  alloc/dealloc ── thread ── cache (lists of free blocks, per thread)     no atomics, no lock
-//!                      │         │ refill, overflow
+//!                      │         │ refill, overflow ── depot (whole lists, between caches)
 //!                      │       span (one word, CAS) ── stack (spans with blocks to give, per class)
 //!                      └ shared ─┘ │                                       no cache: handlers in the middle of an operation
 //!                                chunk (units, one word of bits) ── os
@@ -14,6 +14,7 @@ mod cache;
 mod call;
 mod chunk;
 mod class;
+mod depot;
 pub(crate) mod exit;
 mod large;
 mod link;
@@ -294,8 +295,7 @@ fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 unsafe fn realloc(block: *mut u8, old_size: usize, align: usize, new_size: usize) -> *mut u8 {
     // SAFETY: as in `alloc`; the caller vouches for the new size.
-    let (old, new) =
-        unsafe { (Layout::from_size_align_unchecked(old_size, align), Layout::from_size_align_unchecked(new_size, align)) };
+    let (old, new) = unsafe { (Layout::from_size_align_unchecked(old_size, align), Layout::from_size_align_unchecked(new_size, align)) };
     match (Class::of(old), Class::of(new)) {
         (Some(before), Some(after)) if before == after => return block,
         (None, None) => {

@@ -10,7 +10,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::chunk::{self, Claim};
-use super::{large, os, stack};
+use super::{depot, large, os, stack};
 
 /// Milliseconds.
 static DELAY: AtomicU32 = AtomicU32::new(1000);
@@ -42,6 +42,12 @@ pub(super) fn claim(count: usize) -> Option<Claim> {
     }
     // Nothing is left: what we keep for later goes first.
     large::purge();
+    if depot::empty()
+        && stack::trim_all(stack::ALL)
+        && let Some(claim) = chunk::claim(count)
+    {
+        return Some(claim);
+    }
     claim_new(count)
 }
 
@@ -92,6 +98,7 @@ fn on_time() {
     let next = now + u64::from(DELAY.load(Ordering::Relaxed));
     // One thread does it, and the first release starts the clock.
     if DUE.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && due != 0 {
+        depot::empty();
         purge_units();
         large::purge();
     }
@@ -114,6 +121,7 @@ pub(super) fn bound_of_kept() -> usize {
 /// Gives back all that nobody uses. Bytes.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn purge() -> usize {
+    depot::empty();
     stack::trim_all(stack::ALL);
     purge_units() * chunk::UNIT + large::purge()
 }

@@ -12,7 +12,7 @@ use super::pool;
 pub struct Stats {
     /// Address space of chunks. It stays; of their memory, only what is in use or was lately is there.
     pub chunks: usize,
-    /// Of blocks in use that have a size class, those in a thread's cache included.
+    /// Of blocks in use that have a size class, those in a thread's cache or on their way between caches included.
     pub blocks: usize,
     /// Of spans: the blocks above, those that are free in their span, and those that were never used.
     pub spans: usize,

@@ -2,7 +2,7 @@
 //!
 //! 1. A span's units are not free, and say how far down the span starts.
 //! 2. The free blocks of a span are as many as its anchor says; each is one of the blocks that have been out, and there once.
-//! 3. The blocks in a cache's list are of that list's class, have been out, and are in no other list.
+//! 3. The blocks in a cache's list, or in one on its way between caches, are of that list's class, have been out, and are in no other list.
 //! 4. On a class's stack are spans of that class, each once, and none that a cache holds.
 //! 5. A span that is full has no free block, and none that was never out.
 
@@ -14,7 +14,7 @@ use super::chunk::{self, UNIT, UNITS};
 use super::class::Class;
 use super::link::{Block, link};
 use super::span::Span;
-use super::{pool, stack};
+use super::{depot, pool, stack};
 
 /// What [`verify`](super::SigSafeAlloc::verify) has found to be wrong.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -40,7 +40,7 @@ pub struct Verified {
     pub spans: usize,
     /// Blocks that are free in their spans.
     pub free_blocks: usize,
-    /// Blocks that are free in a thread's cache.
+    /// Blocks that are free in a thread's cache, or on their way between caches.
     pub cached_blocks: usize,
 }
 
@@ -90,6 +90,10 @@ pub(super) fn verify() -> Result<Verified, Violation> {
     }
     for class in Class::all() {
         verify_stack(class)?;
+        for block in depot::lists(class).flat_map(blocks) {
+            verify_block(block?, class)?;
+            found.cached_blocks += 1;
+        }
     }
     for cache in pool::all() {
         found.cached_blocks += verify_cache(cache)?;
@@ -122,12 +126,10 @@ fn verify_span(span: &'static Span, found: &mut Verified) -> Result<(), Violatio
         }
         meet(block)?;
     }
-    // The same blocks must not be in a cache, nor in two.
-    for cache in pool::all() {
-        for block in cached(cache, class) {
-            if (start..start + class.units() * UNIT).contains(&block?.addr()) {
-                meet(block?)?;
-            }
+    // The same blocks must not be in a cache, nor in two, nor on their way.
+    for block in pool::all().flat_map(|cache| cached(cache, class)).chain(depot::lists(class).flat_map(blocks)) {
+        if (start..start + class.units() * UNIT).contains(&block?.addr()) {
+            meet(block?)?;
         }
     }
     found.spans += 1;
@@ -144,37 +146,45 @@ fn index_in(span: &'static Span, class: Class, block: *mut Block) -> Option<usiz
 
 /// The blocks of both lists that a cache has of a class.
 fn cached(cache: &Cache, class: Class) -> impl Iterator<Item = Result<*mut Block, Violation>> {
-    cache.bin(class).lists().into_iter().flat_map(move |first| {
-        let mut next = first;
-        let mut left = 1 << 16;
-        core::iter::from_fn(move || {
-            let block = next;
-            if block.is_null() {
-                return None;
-            }
-            left -= 1;
-            if left == 0 {
-                next = core::ptr::null_mut();
-                return Some(wrong("a list ends", block.addr()));
-            }
-            // SAFETY: in a list, so free and linked.
-            next = unsafe { link(block) };
-            Some(Ok(block))
-        })
+    cache.bin(class).lists().into_iter().flat_map(blocks)
+}
+
+/// The blocks of a list.
+fn blocks(first: *mut Block) -> impl Iterator<Item = Result<*mut Block, Violation>> {
+    let mut next = first;
+    let mut left = 1 << 16;
+    core::iter::from_fn(move || {
+        let block = next;
+        if block.is_null() {
+            return None;
+        }
+        left -= 1;
+        if left == 0 {
+            next = core::ptr::null_mut();
+            return Some(wrong("a list ends", block.addr()));
+        }
+        // SAFETY: in a list, so free and linked.
+        next = unsafe { link(block) };
+        Some(Ok(block))
     })
 }
 
+/// A free block that is in no span's list, but in one of its class.
+fn verify_block(block: *mut Block, class: Class) -> Result<(), Violation> {
+    // SAFETY: in a list, so of a span, or the walk of the spans would not have passed.
+    let span = unsafe { Span::of(block) };
+    if span.class() != Some(class) || span.anchor().state() == State::Idle || index_in(span, class, block).is_none() {
+        return wrong("a list has blocks of its class", block.addr());
+    }
+    Ok(())
+}
+
 fn verify_cache(cache: &'static Cache) -> Result<usize, Violation> {
-    let mut blocks = 0;
+    let mut found = 0;
     for class in Class::all() {
         for block in cached(cache, class) {
-            let block = block?;
-            // SAFETY: in a list, so of a span, or the walk of the spans would not have passed.
-            let span = unsafe { Span::of(block) };
-            if span.class() != Some(class) || span.anchor().state() == State::Idle || index_in(span, class, block).is_none() {
-                return wrong("a cache's list has blocks of its class", block.addr());
-            }
-            blocks += 1;
+            verify_block(block?, class)?;
+            found += 1;
         }
         if let Some(span) = cache.bin(class).held()
             && (span.class() != Some(class) || !matches!(span.anchor().state(), State::Held | State::Partial))
@@ -182,7 +192,7 @@ fn verify_cache(cache: &'static Cache) -> Result<usize, Violation> {
             return wrong("a cache holds a span of its class", span.start().addr());
         }
     }
-    Ok(blocks)
+    Ok(found)
 }
 
 fn verify_stack(class: Class) -> Result<(), Violation> {
