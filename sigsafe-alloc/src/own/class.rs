@@ -88,17 +88,23 @@ const UNITS: [u8; CLASSES] = {
     units
 };
 
-/// How many free blocks of each class a list of a thread's cache takes before it is full.
+/// How many free blocks of each class a list of a thread's cache takes before it is full: 16 KiB of small ones, 64 KiB of others, but
+/// enough that blocks freed and asked for at random are mostly found there.
 const LIST: [u16; CLASSES] = {
     let mut list = [0; CLASSES];
     let mut class = 0;
     while class < CLASSES {
         let size = SIZES[class] as usize;
-        let fit = if size <= 1024 { (16 << 10) / size } else { (64 << 10) / size };
-        list[class] = if fit > 128 {
-            128
-        } else if fit == 0 {
-            1
+        let (bytes, fewest) = match size {
+            ..=1024 => (16 << 10, 8),
+            ..=UNIT => (64 << 10, 8),
+            _ => (64 << 10, 4),
+        };
+        let fit = bytes / size;
+        list[class] = if fit > MOST_LISTED {
+            MOST_LISTED as u16
+        } else if fit < fewest {
+            fewest as u16
         } else {
             fit as u16
         };
@@ -106,6 +112,9 @@ const LIST: [u16; CLASSES] = {
     }
     list
 };
+
+/// Blocks of a list.
+const MOST_LISTED: usize = 128;
 
 static SIZE_OF: [u32; CLASSES] = SIZES;
 static UNITS_OF: [u8; CLASSES] = UNITS;
