@@ -3,8 +3,7 @@
 //! A chunk is aligned to its size, so that an address leads to it by arithmetic. Its first unit holds the descriptors of the others, so
 //! that a descriptor stays one for as long as the process lives: chunks are never unmapped, only their memory is given back.
 //!
-//! Which units are free is one word of bits, and a run of them is claimed by one compare-and-swap. Nothing here waits: a thread that
-//! is stopped in between keeps the units that it has claimed, and no more.
+//! Which units are free is one word of bits: see [`units`](super::units).
 //!
 //! Runs in any context.
 
@@ -13,28 +12,25 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 
 use super::os;
 use super::span::Span;
+pub(super) use super::units::UNITS;
+use super::units::{Purged, Run, Units};
 
 /// Of these chunks consist.
 pub(super) const UNIT: usize = 64 << 10;
 /// Bytes of a chunk.
 pub(super) const CHUNK: usize = 4 << 20;
-/// Units of a chunk, that of the descriptors included.
-pub(super) const UNITS: usize = CHUNK / UNIT;
 
 /// The start of a chunk.
 #[repr(C, align(64))]
 pub(super) struct Chunk {
     /// Its place in the directory.
     index: AtomicU32,
-    /// Bit n: unit n is free.
-    free: AtomicU64,
-    /// Bit n: unit n may hold memory that is not zero. Of use while it is free.
-    dirty: AtomicU64,
+    units: Units,
     /// One for each unit; that of a longer span is its first unit's.
     spans: [Span; UNITS],
 }
 
-const _: () = assert!(size_of::<Chunk>() <= UNIT && UNITS == 64);
+const _: () = assert!(size_of::<Chunk>() <= UNIT && UNITS * UNIT == CHUNK);
 
 /// Units that somebody has claimed.
 pub(super) struct Claim {
@@ -42,14 +38,6 @@ pub(super) struct Claim {
     pub(super) first: usize,
     /// Whether their memory is zero.
     pub(super) zeroed: bool,
-}
-
-/// What has become of free units' memory, in units.
-pub(super) struct Purged {
-    /// Gone back to the system.
-    pub(super) given: usize,
-    /// Not taken: somebody has locked the pages, or all that is mapped (`mlockall`).
-    pub(super) refused: usize,
 }
 
 const LEAF: usize = 4096;
@@ -130,7 +118,7 @@ pub(super) fn new_chunk() -> Option<&'static Chunk> {
     // SAFETY: aligned, large enough, zero; zero is a value of every field, and from here on it is only reached as this type.
     let chunk = unsafe { &*memory.cast::<Chunk>() };
     chunk.index.store(index as u32, Ordering::Relaxed);
-    chunk.free.store(!1, Ordering::Relaxed);
+    chunk.units.start();
     // SIGNAL: from here on everybody may claim of it.
     leaf.chunks[index % LEAF].store(memory.cast(), Ordering::Release);
     leaf.room[index % LEAF / 64].fetch_or(1 << (index % 64), Ordering::Release);
@@ -176,24 +164,6 @@ fn leaf_for(index: usize) -> Option<&'static Leaf> {
     }
 }
 
-/// The first of `count` adjacent bits.
-#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-fn find_run(bits: u64, count: usize) -> Option<usize> {
-    let (mut starts, mut length) = (bits, 1);
-    while length < count {
-        let step = length.min(count - length);
-        starts &= starts >> step;
-        length += step;
-    }
-    (starts != 0).then(|| starts.trailing_zeros() as usize)
-}
-
-/// `count` bits from `first` on.
-#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-fn run(first: usize, count: usize) -> u64 {
-    ((1 << count) - 1) << first
-}
-
 impl Chunk {
     /// The chunk that an address lies in.
     ///
@@ -227,53 +197,32 @@ impl Chunk {
     /// Free units and, of these, those whose memory has not been given back.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn free_units(&self) -> (u64, u64) {
-        let free = self.free.load(Ordering::Acquire);
-        (free, free & self.dirty.load(Ordering::Relaxed))
+        self.units.free()
     }
 
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn claim(&'static self, count: usize) -> Option<Claim> {
-        let mut free = self.free.load(Ordering::Acquire);
-        loop {
-            // What is in memory already comes first.
-            let dirty = free & self.dirty.load(Ordering::Relaxed);
-            let first = find_run(dirty, count).or_else(|| find_run(free, count))?;
-            let bits = run(first, count);
-            match self.free.compare_exchange_weak(free, free & !bits, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    if free == bits {
-                        self.say_full();
-                    }
-                    let dirty = self.dirty.fetch_and(!bits, Ordering::AcqRel) & bits;
-                    if dirty != 0 {
-                        DIRTY_UNITS.fetch_sub(dirty.count_ones() as usize, Ordering::Relaxed);
-                    }
-                    return Some(Claim { chunk: self, first, zeroed: dirty == 0 });
-                }
-                Err(now) => free = now,
-            }
-        }
+        let run = self.units.claim(count)?;
+        self.claimed(&run);
+        Some(Claim { chunk: self, first: run.first, zeroed: run.dirty == 0 })
     }
 
     /// Claims exactly these units, if they are free: to grow a run where it is.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn claim_at(&self, first: usize, count: usize) -> bool {
-        if first + count > UNITS {
-            return false;
+        let Some(run) = self.units.claim_at(first, count) else { return false };
+        self.claimed(&run);
+        true
+    }
+
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    fn claimed(&self, run: &Run) {
+        if run.last {
+            self.say_full();
         }
-        let bits = run(first, count);
-        let mut free = self.free.load(Ordering::Acquire);
-        while free & bits == bits {
-            match self.free.compare_exchange_weak(free, free & !bits, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    let dirty = self.dirty.fetch_and(!bits, Ordering::AcqRel) & bits;
-                    DIRTY_UNITS.fetch_sub(dirty.count_ones() as usize, Ordering::Relaxed);
-                    return true;
-                }
-                Err(now) => free = now,
-            }
+        if run.dirty != 0 {
+            DIRTY_UNITS.fetch_sub(run.dirty, Ordering::Relaxed);
         }
-        false
     }
 
     /// Takes the chunk out of the search, unless somebody has freed a unit meanwhile.
@@ -283,7 +232,7 @@ impl Chunk {
         let bit = 1 << (self.index.load(Ordering::Relaxed) % 64);
         room.fetch_and(!bit, Ordering::AcqRel);
         // SIGNAL: a unit that is freed before the line above is seen here; one after it sets the bit itself.
-        if self.free.load(Ordering::SeqCst) != 0 {
+        if self.units.free().0 != 0 {
             room.fetch_or(bit, Ordering::AcqRel);
         }
     }
@@ -296,59 +245,41 @@ impl Chunk {
         &leaf.room[index % LEAF / 64]
     }
 
+    /// Says that the chunk, which was full, may have a free unit.
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    fn say_room(&self) {
+        self.room().fetch_or(1 << (self.index.load(Ordering::Relaxed) % 64), Ordering::AcqRel);
+    }
+
     /// Frees units that somebody has claimed. `dirty`: whether their memory may have been written.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn release(&self, first: usize, count: usize, dirty: bool) {
-        let bits = run(first, count);
         if dirty {
-            self.dirty.fetch_or(bits, Ordering::AcqRel);
             DIRTY_UNITS.fetch_add(count, Ordering::Relaxed);
         }
-        self.put_back(bits);
-    }
-
-    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-    fn put_back(&self, bits: u64) {
-        if self.free.fetch_or(bits, Ordering::SeqCst) == 0 {
-            self.room().fetch_or(1 << (self.index.load(Ordering::Relaxed) % 64), Ordering::AcqRel);
+        if self.units.release(first, count, dirty) {
+            self.say_room();
         }
     }
 
     /// Gives the memory of the free units back to the system.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     fn purge(&'static self) -> Purged {
-        let (mut given, mut refused) = (0, 0);
-        loop {
-            let free = self.free.load(Ordering::Acquire);
-            let dirty = free & self.dirty.load(Ordering::Acquire) & !refused;
-            if dirty == 0 {
-                return Purged { given, refused: refused.count_ones() as usize };
-            }
-            // One stretch at a time is taken out of the free ones, so that nobody uses it meanwhile.
-            let first = dirty.trailing_zeros() as usize;
-            let count = (dirty >> first).trailing_ones() as usize;
-            let bits = if count == 64 { u64::MAX } else { run(first, count) };
-            if self.free.compare_exchange(free, free & !bits, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-                continue;
-            }
-            // SAFETY: units of this chunk that this thread has claimed.
-            let gone = unsafe { os::discard(self.unit(first), count * UNIT) };
-            if gone {
-                self.dirty.fetch_and(!bits, Ordering::AcqRel);
-                DIRTY_UNITS.fetch_sub(count, Ordering::Relaxed);
-                given += count;
-            } else {
-                refused |= bits;
-            }
-            self.put_back(bits);
+        // SAFETY: this chunk's units.
+        let (purged, none_free) = unsafe { self.units.purge(self.unit(0), UNIT) };
+        DIRTY_UNITS.fetch_sub(purged.given, Ordering::Relaxed);
+        // SIGNAL: before this line the search may pass over units that are free, and asks for a new chunk instead.
+        if none_free {
+            self.say_room();
         }
+        purged
     }
 }
 
 /// Gives the memory of all free units back.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn purge() -> Purged {
-    let mut all = Purged { given: 0, refused: 0 };
+    let mut all = Purged::default();
     for index in 0..count() {
         if let Some(chunk) = by_index(index) {
             let one = chunk.purge();
@@ -375,24 +306,4 @@ pub(super) fn count() -> usize {
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn by_number(number: u32) -> Option<&'static Span> {
     Some(by_index(number as usize / UNITS)?.span(number as usize % UNITS))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_of_bits_are_found_where_they_are() {
-        assert_eq!(find_run(0, 1), None);
-        assert_eq!(find_run(0b1011_0111, 3), Some(0));
-        assert_eq!(find_run(0b1011_0110, 2), Some(1));
-        assert_eq!(find_run(0b1011_0110, 3), None);
-        assert_eq!(find_run(u64::MAX << 1, 63), Some(1));
-        for count in 1..64 {
-            for first in 0..=(64 - count) {
-                assert_eq!(find_run(run(first, count), count), Some(first));
-                assert_eq!(find_run(run(first, count), count + 1), None);
-            }
-        }
-    }
 }

@@ -1,4 +1,5 @@
-//! Blocks that have no class: runs of a chunk's units up to [`LARGEST_RUN`], and mappings of their own above.
+//! Blocks that have no class: runs of a chunk's units up to [`LARGEST_RUN`], of a [`region`]'s up to [`region::LARGEST`], and mappings of
+//! their own above.
 //!
 //! The layout alone says how large a mapping is: there are eight sizes to each doubling, so that a freed mapping fits the next block of
 //! about that size. A few are kept, in places of their size class, and are taken and put by one exchange each.
@@ -10,7 +11,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::chunk::{CHUNK, Chunk, UNIT};
-use super::{os, purge};
+use super::{os, purge, region};
 
 /// Larger blocks, and those that are aligned to more than a unit, are mapped.
 const LARGEST_RUN: usize = 1 << 20;
@@ -32,8 +33,10 @@ const NOTHING: Fresh = (null_mut(), false);
 
 /// How a layout's block is made.
 enum Kind {
-    /// Adjacent units, so many.
+    /// Adjacent units of a chunk, so many.
     Run(usize),
+    /// Adjacent units of a region, so many; or a mapping, where there was no room for a region.
+    Big(usize),
     /// A mapping of so many bytes.
     Map(usize),
 }
@@ -43,7 +46,35 @@ fn kind(layout: Layout) -> Kind {
     if layout.size() <= LARGEST_RUN && layout.align() <= UNIT {
         return Kind::Run(layout.size().div_ceil(UNIT));
     }
+    if layout.size() <= region::LARGEST && layout.align() <= os::ALIGNED {
+        return Kind::Big(layout.size().div_ceil(region::UNIT));
+    }
     Kind::Map(mapping(layout.size()))
+}
+
+/// Whether a block of the kind `Big` has a mapping of its own: those do not start where units do.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn outside(block: *mut u8) -> bool {
+    block.addr() % region::UNIT != 0
+}
+
+/// A mapping for a block of the kind `Big`.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn map_outside(bytes: usize) -> *mut u8 {
+    let pages = os::map(bytes + os::PAGE);
+    if pages.is_null() {
+        return pages;
+    }
+    // SAFETY: one page too many was mapped; the first or the last goes.
+    unsafe {
+        if outside(pages) {
+            os::unmap(pages.add(bytes), os::PAGE);
+            pages
+        } else {
+            os::unmap(pages, os::PAGE);
+            pages.add(os::PAGE)
+        }
+    }
 }
 
 /// The bytes of a mapping for `size` bytes: eight steps to each doubling, whole units.
@@ -73,6 +104,21 @@ pub(super) fn alloc(layout: Layout) -> Fresh {
         Kind::Run(units) => {
             let Some(claim) = purge::claim(units) else { return NOTHING };
             (claim.chunk.unit(claim.first), claim.zeroed)
+        }
+        Kind::Big(units) => {
+            let fresh = region::claim(units);
+            if !fresh.0.is_null() {
+                return fresh;
+            }
+            let bytes = units * region::UNIT;
+            let mut block = map_outside(bytes);
+            if block.is_null() && purge::purge() != 0 {
+                block = map_outside(bytes);
+            }
+            if !block.is_null() {
+                MAPPED.fetch_add(bytes, Ordering::Relaxed);
+            }
+            (block, true)
         }
         Kind::Map(bytes) => {
             let fresh = map(bytes, layout.align());
@@ -167,6 +213,7 @@ fn take_from(place: usize) -> *mut u8 {
 pub(super) fn usable(layout: Layout) -> usize {
     match kind(layout) {
         Kind::Run(units) => units * UNIT,
+        Kind::Big(units) => units * region::UNIT,
         Kind::Map(bytes) => bytes,
     }
 }
@@ -184,6 +231,16 @@ pub(super) unsafe fn dealloc(block: *mut u8, layout: Layout) {
             let chunk = unsafe { Chunk::of(block) };
             chunk.release((block.addr() % CHUNK) / UNIT, units, true);
             purge::after_release();
+        }
+        Kind::Big(units) if !outside(block) => {
+            // SAFETY: the caller's promise.
+            unsafe { region::release(block, 0, units) };
+            purge::after_release();
+        }
+        Kind::Big(units) => {
+            MAPPED.fetch_sub(units * region::UNIT, Ordering::Relaxed);
+            // SAFETY: the caller's promise; a mapping of that size.
+            unsafe { os::unmap(block, units * region::UNIT) };
         }
         Kind::Map(bytes) => {
             MAPPED.fetch_sub(bytes, Ordering::Relaxed);
@@ -237,6 +294,21 @@ pub(super) unsafe fn resize(block: *mut u8, old: Layout, new: Layout) -> *mut u8
                 return block;
             }
             if chunk.claim_at(first + old, new - old) { block } else { null_mut() }
+        }
+        (Kind::Big(old), Kind::Big(new)) => {
+            if old == new {
+                return block;
+            }
+            if outside(block) {
+                return null_mut();
+            }
+            if new < old {
+                // SAFETY: the caller's promise.
+                unsafe { region::release(block, new, old - new) };
+                return block;
+            }
+            // SAFETY: the caller's promise.
+            if unsafe { region::extend(block, old, new) } { block } else { null_mut() }
         }
         (Kind::Map(old_bytes), Kind::Map(new_bytes)) => {
             if old_bytes == new_bytes {

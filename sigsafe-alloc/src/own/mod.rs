@@ -6,7 +6,7 @@
 //!                      │       span (one word, CAS) ── stack (spans with blocks to give, per class)
 //!                      └ shared ─┘ │                                       no cache: handlers in the middle of an operation
 //!                                chunk (units, one word of bits) ── os
-//!                  large (runs of units, mappings)
+//!                  large (runs of a chunk's or a region's units, mappings)
 //! ```
 
 mod anchor;
@@ -21,11 +21,13 @@ mod link;
 mod os;
 mod pool;
 mod purge;
+mod region;
 mod shared;
 mod span;
 mod stack;
 mod stats;
 mod thread;
+mod units;
 mod verify;
 
 use core::alloc::{GlobalAlloc, Layout};

@@ -10,7 +10,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::chunk::{self, Claim};
-use super::{depot, large, os, stack};
+use super::{depot, large, os, region, stack};
 
 /// Milliseconds.
 static DELAY: AtomicU32 = AtomicU32::new(1000);
@@ -66,6 +66,10 @@ pub(super) fn after_release() {
         purge_units();
         return;
     }
+    if region::dirty_units() * region::UNIT > bound_of_kept() {
+        purge_regions();
+        return;
+    }
     if RELEASES.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLOCK_EVERY) {
         on_time();
     }
@@ -85,6 +89,12 @@ fn purge_units() -> usize {
     purged.given
 }
 
+/// Gives the memory of all free units of regions back. Bytes.
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn purge_regions() -> usize {
+    region::purge().given * region::UNIT
+}
+
 /// Gives back what is due.
 #[cold]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
@@ -100,6 +110,7 @@ fn on_time() {
     if DUE.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && due != 0 {
         depot::empty();
         purge_units();
+        purge_regions();
         large::purge();
     }
 }
@@ -112,7 +123,7 @@ pub(super) fn set_policy(delay_ms: u32, bound_bytes: usize) {
     DUE.store(0, Ordering::Relaxed);
 }
 
-/// So many bytes of mappings may be kept: their sizes fit less often than units do.
+/// So many bytes of mappings may be kept, and of free units of regions: they fit less often than units of chunks do.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn bound_of_kept() -> usize {
     BOUND.load(Ordering::Relaxed) * chunk::UNIT / 8 * 3
@@ -123,5 +134,5 @@ pub(super) fn bound_of_kept() -> usize {
 pub(super) fn purge() -> usize {
     depot::empty();
     stack::trim_all(stack::ALL);
-    purge_units() * chunk::UNIT + large::purge()
+    purge_units() * chunk::UNIT + purge_regions() + large::purge()
 }

@@ -2,7 +2,7 @@
 
 use super::anchor::State;
 use super::chunk::{self, UNIT, UNITS};
-use super::pool;
+use super::{pool, region};
 
 /// A snapshot of what [`SigSafeAlloc`](super::SigSafeAlloc) has, in bytes unless it says otherwise.
 ///
@@ -10,13 +10,13 @@ use super::pool;
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Address space of chunks. It stays; of their memory, only what is in use or was lately is there.
+    /// Address space of chunks and regions. It stays; of their memory, only what is in use or was lately is there.
     pub chunks: usize,
     /// Of blocks in use that have a size class, those in a thread's cache or on their way between caches included.
     pub blocks: usize,
     /// Of spans: the blocks above, those that are free in their span, and those that were never used.
     pub spans: usize,
-    /// Of runs: blocks of 256 KiB to 1 MiB.
+    /// Of runs: blocks of 256 KiB to 16 MiB, in whole units.
     pub runs: usize,
     /// Of mappings of their own: larger blocks.
     pub mapped: usize,
@@ -50,8 +50,11 @@ pub(super) fn stats() -> Stats {
         stats.spans += in_spans * UNIT;
         stats.runs += used.saturating_sub(in_spans) * UNIT;
     }
+    let (space, used) = region::bytes();
+    stats.chunks += space;
+    stats.runs += used;
     (stats.mapped, stats.kept) = super::large::bytes();
-    stats.free_resident = chunk::dirty_units() * UNIT;
+    stats.free_resident = chunk::dirty_units() * UNIT + region::dirty_units() * region::UNIT;
     (stats.caches, stats.caches_marked) = pool::counts();
     stats
 }
