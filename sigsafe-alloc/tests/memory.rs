@@ -71,9 +71,10 @@ fn ten_thousand_short_threads_need_no_more_than_the_first() {
             A.stats()
         };
         let (first, last) = (churn(100), churn(9_900));
-        assert_eq!((first.blocks, last.blocks), (0, 0), "blocks that nobody has");
         assert_eq!((first.chunks, first.caches), (last.chunks, last.caches));
         assert!(last.spans <= first.spans, "{first:?} {last:?}");
+        A.purge();
+        assert_eq!(A.stats().blocks, 0, "blocks that nobody has");
         A.verify().unwrap();
     });
 }
@@ -84,13 +85,15 @@ fn what_a_thread_frees_that_never_allocates_serves_the_others() {
         let blocks = on_a_thread(|| Block::many(64, 8 * MIB));
         let before = A.stats();
         on_a_thread(move || drop(blocks));
-        assert_eq!(A.stats().blocks, 0);
+        assert!(A.stats().blocks <= 64 * KIB, "no more than eight lists wait for a cache: {:?}", A.stats());
         for _ in 0..4 {
             let blocks = on_a_thread(|| Block::many(64, 8 * MIB));
             on_a_thread(move || drop(blocks));
         }
         assert_eq!(A.stats().chunks, before.chunks);
         A.verify().unwrap();
+        A.purge();
+        assert_eq!(A.stats().blocks, 0);
     });
 }
 
@@ -178,7 +181,8 @@ fn the_empty_spans_of_one_class_serve_another() {
         let before = A.stats().chunks;
         for size in [16, 300, 4000, 10 * KIB, 64 * KIB, MIB] {
             on_a_thread(move || drop(Block::many(size, 48 * MIB)));
-            assert_eq!(A.stats().chunks, before, "{size}");
+            // Some blocks of the sizes before wait for a cache.
+            assert!(A.stats().chunks <= before + 4 * MIB, "{size}");
         }
     });
 }
@@ -200,14 +204,14 @@ fn no_more_than_the_bound_stays_resident() {
 #[test]
 fn the_bound_is_that_of_large_blocks_too() {
     isolated("the_bound_is_that_of_large_blocks_too", || {
-        A.set_purge_policy(Duration::from_secs(3600), 8 * MIB);
-        drop((Block::new(2 * MIB), Block::new(16 * MIB)));
-        assert_eq!(A.stats().kept, 2 * MIB);
-        A.set_purge_policy(Duration::from_secs(3600), 0);
-        drop(Block::new(3 * MIB));
+        A.set_purge_policy(Duration::from_secs(3600), 64 * MIB);
+        drop((Block::new(2 * MIB), Block::new(20 * MIB), Block::new(28 * MIB)));
+        assert_eq!((A.stats().free_resident, A.stats().kept), (2 * MIB, 20 * MIB));
         A.purge();
-        drop(Block::new(3 * MIB));
-        assert_eq!(A.stats().kept, 0);
+        assert_eq!((A.stats().free_resident, A.stats().kept), (0, 0));
+        A.set_purge_policy(Duration::from_secs(3600), 0);
+        drop((Block::new(3 * MIB), Block::new(20 * MIB)));
+        assert_eq!((A.stats().free_resident, A.stats().kept), (0, 0));
     });
 }
 
@@ -215,8 +219,8 @@ fn the_bound_is_that_of_large_blocks_too() {
 fn what_is_free_goes_back_after_the_delay() {
     isolated("what_is_free_goes_back_after_the_delay", || {
         A.set_purge_policy(Duration::from_millis(50), 1 << 30);
-        drop((Block::many(600 * KIB, 16 * MIB), Block::new(8 * MIB)));
-        assert!(A.stats().free_resident > 8 * MIB && A.stats().kept == 8 * MIB);
+        drop((Block::many(600 * KIB, 16 * MIB), Block::new(8 * MIB), Block::new(20 * MIB)));
+        assert!(A.stats().free_resident > 20 * MIB && A.stats().kept == 20 * MIB);
         // The time is what is tested here; the clock's grain is some milliseconds.
         thread::sleep(Duration::from_millis(100));
         for _ in 0..16 {

@@ -116,6 +116,11 @@ const LIST: [u16; CLASSES] = {
 /// Blocks of a list.
 const MOST_LISTED: usize = 128;
 
+/// Bytes of a full list of a class.
+pub(super) const fn bytes_of_list(class: usize) -> usize {
+    LIST[class] as usize * SIZES[class] as usize
+}
+
 static SIZE_OF: [u32; CLASSES] = SIZES;
 static UNITS_OF: [u8; CLASSES] = UNITS;
 static LIST_OF: [u16; CLASSES] = LIST;

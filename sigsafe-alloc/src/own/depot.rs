@@ -10,11 +10,32 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use super::cache::give_back;
-use super::class::{CLASSES, Class};
+use super::class::{self, CLASSES, Class};
 use super::link::Block;
 
-/// Of a class, in a cache line.
+/// Of a class, in a cache line. Those of larger blocks use some of them.
 const PLACES: usize = 8;
+
+/// Bytes that wait, of a class, unless a single list has more.
+const WAITING: usize = 512 << 10;
+
+/// How many places each class uses.
+static PLACES_OF: [u8; CLASSES] = {
+    let mut places = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let lists = WAITING / class::bytes_of_list(class);
+        places[class] = if lists > PLACES {
+            PLACES as u8
+        } else if lists == 0 {
+            1
+        } else {
+            lists as u8
+        };
+        class += 1;
+    }
+    places
+};
 
 #[repr(align(64))]
 struct Places([AtomicPtr<Block>; PLACES]);
