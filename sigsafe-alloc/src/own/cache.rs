@@ -55,6 +55,52 @@ impl Cache {
         unsafe { &*cache.byte_add(class.bin()).cast::<Bin>() }
     }
 
+    /// Puts a free block on its class's list; `false` when that is full.
+    ///
+    /// # Safety
+    ///
+    /// The block is of this class, free, and the caller's.
+    #[inline(always)]
+    pub(super) unsafe fn push(&self, class: Class, block: *mut Block) -> bool {
+        // SIGNAL: a handler that leaves by longjmp after this line leaves room for one less.
+        if !self.take_room(class) {
+            return false;
+        }
+        let head = &self.bin(class).head;
+        // SAFETY: the caller's promise.
+        unsafe { set_link(block, head.load(Ordering::Relaxed)) };
+        head.store(block, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether there is room for one more. Where there is none it falls below zero, and stays there until the list is a new one.
+    #[inline(always)]
+    fn take_room(&self, class: Class) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            // SAFETY: one instruction changes the bin's own word, and a branch looks at the sign.
+            unsafe {
+                core::arch::asm!(
+                    "dec dword ptr [{cache} + {bin} + {room}]",
+                    "js {full}",
+                    cache = in(reg) ptr::from_ref(self),
+                    bin = in(reg) class.bin(),
+                    room = const offset_of!(Bin, room),
+                    full = label { return false },
+                    options(nostack),
+                );
+            }
+            true
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let place = &self.bin(class).room;
+            let room = place.load(Ordering::Relaxed).wrapping_sub(1);
+            place.store(room, Ordering::Relaxed);
+            room >= 0
+        }
+    }
+
     /// Leaves everything to others, a list at a time.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn drain(&self) {
@@ -89,49 +135,6 @@ impl Bin {
             self.room.store(self.room.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
         block
-    }
-
-    /// Puts a free block on the list; `false` when it is full.
-    ///
-    /// # Safety
-    ///
-    /// The block is of this bin's class, free, and the caller's.
-    #[inline(always)]
-    pub(super) unsafe fn push(&self, block: *mut Block) -> bool {
-        // SIGNAL: a handler that leaves by longjmp after this line leaves room for one less.
-        if !self.take_room() {
-            return false;
-        }
-        // SAFETY: the caller's promise.
-        unsafe { set_link(block, self.head.load(Ordering::Relaxed)) };
-        self.head.store(block, Ordering::Relaxed);
-        true
-    }
-
-    /// Whether there is room for one more. Where there is none it falls below zero, and stays there until the list is a new one.
-    #[inline(always)]
-    fn take_room(&self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        {
-            // SAFETY: one instruction changes the bin's own word, and a branch looks at the sign.
-            unsafe {
-                core::arch::asm!(
-                    "dec dword ptr [{bin} + {room}]",
-                    "js {full}",
-                    bin = in(reg) ptr::from_ref(self),
-                    room = const offset_of!(Bin, room),
-                    full = label { return false },
-                    options(nostack),
-                );
-            }
-            true
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let room = self.room.load(Ordering::Relaxed).wrapping_sub(1);
-            self.room.store(room, Ordering::Relaxed);
-            room >= 0
-        }
     }
 
     /// The list is empty: takes a block of the spare list, of one that another cache has left, of the span, or of another one. Null when
@@ -191,7 +194,7 @@ impl Bin {
     ///
     /// # Safety
     ///
-    /// As for `push`.
+    /// As for [`Cache::push`].
     #[cold]
     #[inline(never)]
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]

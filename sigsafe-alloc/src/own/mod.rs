@@ -156,7 +156,7 @@ unsafe fn dealloc_class(block: *mut u8, class: Class) {
     // SAFETY: the caller's promise.
     let Some(cached) = thread::take() else { return unsafe { dealloc_slowly(block, class) } };
     // SAFETY: the caller's promise.
-    if unsafe { cached.cache().bin(class).push(block.cast()) } {
+    if unsafe { cached.cache().push(class, block.cast()) } {
         cached.put_back(());
     } else {
         // SAFETY: the caller's promise.
@@ -193,7 +193,7 @@ unsafe fn dealloc_slowly(block: *mut u8, class: Class) {
         return thread::let_in_after(());
     };
     // SAFETY: the caller's promise.
-    if unsafe { cached.cache().bin(class).push(block.cast()) } {
+    if unsafe { cached.cache().push(class, block.cast()) } {
         cached.put_back(());
     } else {
         // SAFETY: the caller's promise.
