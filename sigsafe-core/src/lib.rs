@@ -2,8 +2,9 @@
 #![no_std]
 #![warn(missing_docs)]
 
+#[doc(hidden)]
 #[macro_use]
-mod mutant;
+pub mod mutant;
 
 #[cfg(feature = "std")]
 extern crate std;

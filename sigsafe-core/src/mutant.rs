@@ -5,9 +5,13 @@
 //! Never a Cargo feature, so that no dependency graph can switch one on. What cannot be decided at run time, a constant for
 //! instance, is `cfg!(sigsafe_mutant = "name")`, which takes a build of its own.
 //!
+//! For the crates of this workspace: `sigsafe_core::mutant!("name")`.
+//!
 //! Runs wherever the library does, handlers included.
 
 #[cfg(not(sigsafe_mutants))]
+#[doc(hidden)]
+#[macro_export]
 macro_rules! mutant {
     ($name:literal) => {
         $crate::mutant::chosen($name)
@@ -17,11 +21,13 @@ macro_rules! mutant {
 /// A function, so that no lint takes the condition apart.
 #[cfg(not(sigsafe_mutants))]
 #[inline(always)]
-pub(crate) const fn chosen(_name: &str) -> bool {
+pub const fn chosen(_name: &str) -> bool {
     false
 }
 
 #[cfg(sigsafe_mutants)]
+#[doc(hidden)]
+#[macro_export]
 macro_rules! mutant {
     ($name:literal) => {
         $crate::mutant::chosen(const { $crate::mutant::fingerprint($name.as_bytes()) })
@@ -29,7 +35,7 @@ macro_rules! mutant {
 }
 
 #[cfg(sigsafe_mutants)]
-pub(crate) use choice::{chosen, fingerprint};
+pub use choice::{chosen, fingerprint};
 
 #[cfg(sigsafe_mutants)]
 mod choice {
@@ -42,7 +48,7 @@ mod choice {
     static CHOSEN: AtomicU64 = AtomicU64::new(UNREAD);
 
     /// FNV-1a; never zero for a name in use, since the names are few and checked by hand.
-    pub(crate) const fn fingerprint(name: &[u8]) -> u64 {
+    pub const fn fingerprint(name: &[u8]) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325;
         let mut index = 0;
         while index < name.len() {
@@ -52,7 +58,7 @@ mod choice {
         hash
     }
 
-    pub(crate) fn chosen(mutant: u64) -> bool {
+    pub fn chosen(mutant: u64) -> bool {
         if CHOSEN.load(Ordering::Relaxed) == UNREAD {
             // SAFETY: the name ends in a null byte, and nobody changes the environment of these test processes.
             let value = unsafe { libc::getenv(c"SIGSAFE_MUTANT".as_ptr()) };
