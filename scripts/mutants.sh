@@ -96,6 +96,11 @@ declare -A catches=(
   [standard-descriptors]="-p sigsafe-core --test notifier_descriptors what_a_daemon_prints_does_not_get_into_the_notifier_s_pipes"
   [closed-in-silence]="-p sigsafe-core --test notifier_descriptors a_program_that_closes_the_pipe_s"
   [notifier-of-parent]="-p sigsafe-core --test notifier_threads a_fork_s_child_has_subscriptions_of_its_own"
+  # the allocator
+  [stack-untagged]="-p sigsafe-alloc --lib models::stacks::a_pop_is_not_fooled_by_a_top_that_has_gone_and_come_back"
+  [full-unchecked]="-p sigsafe-alloc --lib models::chunks::a_unit_that_is_freed_as_the_chunk_fills_is_found"
+  [purged-in-use]="-p sigsafe-alloc --lib models::chunks::memory_is_given_back_beside_claims_and_releases"
+  [freed-unannounced]="-p sigsafe-alloc --lib models::spans::a_full_span_that_two_threads_free_into_is_on_its_stack_once"
 )
 # Their tests sweep for long, or wait for a limit.
 slow=" below-restored-first below-until-return closed-in-silence "
@@ -133,6 +138,8 @@ for name in "${names[@]}"; do
     printf 'mutant %-26s is nowhere in the sources\n' "$name" >&2
     exit 2
   fi
+  # The models' own kind of build.
+  [[ $test != *' --lib models::'* ]] || build+=("RUSTFLAGS=--cfg loom")
   read -ra arguments <<<"$test"
   # It must build: a mutant that does not compile would look caught.
   "${build[@]}" cargo test -q "${arguments[@]:0:4}" --no-run

@@ -25,6 +25,9 @@
 #![no_std]
 #![warn(missing_docs)]
 
+#[cfg(all(test, loom))]
+extern crate std;
+
 mod masked;
 mod own;
 

@@ -7,11 +7,11 @@
 //! Runs in any context.
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
 
 use super::cache::give_back;
 use super::class::{self, CLASSES, Class};
 use super::link::Block;
+use super::sync::{AtomicPtr, Ordering};
 
 /// Of a class, in a cache line. Those of larger blocks use some of them.
 const PLACES: usize = 8;

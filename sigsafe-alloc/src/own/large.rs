@@ -8,9 +8,9 @@
 
 use core::alloc::Layout;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::chunk::{CHUNK, Chunk, UNIT};
+use super::sync::{AtomicPtr, AtomicUsize, Ordering};
 use super::{os, purge, region};
 
 /// Larger blocks, and those that are aligned to more than a unit, are mapped.

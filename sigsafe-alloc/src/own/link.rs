@@ -2,7 +2,7 @@
 //!
 //! Read and written as an atomic without order: the processor's plain load and store, and no data race with a stopped thread.
 
-use core::sync::atomic::{AtomicPtr, Ordering};
+use super::sync::{AtomicPtr, Ordering};
 
 /// A free block.
 #[repr(C)]

@@ -11,6 +11,7 @@
 
 mod anchor;
 mod cache;
+#[cfg(not(all(test, loom)))]
 mod call;
 mod chunk;
 mod class;
@@ -18,6 +19,8 @@ mod depot;
 pub(crate) mod exit;
 mod large;
 mod link;
+#[cfg(all(test, loom))]
+mod models;
 mod os;
 mod pool;
 mod purge;
@@ -26,6 +29,7 @@ mod shared;
 mod span;
 mod stack;
 mod stats;
+mod sync;
 mod thread;
 mod units;
 mod verify;

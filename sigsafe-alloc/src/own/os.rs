@@ -4,7 +4,10 @@
 
 use core::ptr::null_mut;
 
+#[cfg(not(all(test, loom)))]
 use super::call;
+#[cfg(all(test, loom))]
+use super::models::memory as call;
 
 /// The largest page of any system here: lengths are multiples of it.
 pub(super) const PAGE: usize = if cfg!(target_arch = "aarch64") { 64 << 10 } else { 4 << 10 };

@@ -7,9 +7,8 @@
 //!
 //! Runs in any context.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
 use super::chunk::{self, Claim};
+use super::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use super::{depot, large, os, region, stack};
 
 /// Milliseconds.

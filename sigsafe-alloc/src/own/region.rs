@@ -7,9 +7,9 @@
 //! Runs in any context.
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::os;
+use super::sync::{AtomicPtr, AtomicUsize, Ordering};
 use super::units::{Purged, Run, UNITS, Units};
 
 /// Of these regions consist.

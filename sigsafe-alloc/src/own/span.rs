@@ -8,12 +8,14 @@
 //! Runs in any context.
 
 use core::ptr::{self, null_mut};
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use sigsafe_core::mutant;
 
 use super::anchor::{Anchor, State};
 use super::chunk::{self, Chunk, UNIT};
 use super::class::Class;
 use super::link::{Block, link, set_link};
+use super::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use super::{purge, stack};
 
 /// A unit's descriptor; of a span of several units, the first one's counts.
@@ -181,7 +183,7 @@ impl Span {
             let after = before.next(head, free, state);
             match self.anchor.compare_exchange_weak(before.0, after.0, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) if state == State::Idle => return self.release(),
-                Ok(_) if before.state() == State::Full => return stack::push(self),
+                Ok(_) if before.state() == State::Full && !mutant!("freed-unannounced") => return stack::push(self),
                 Ok(_) if state == State::Partial && free == self.carved() => return stack::note_idle(self.class()),
                 Ok(_) => return,
                 Err(now) => before = Anchor(now),

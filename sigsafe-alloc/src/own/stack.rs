@@ -5,11 +5,12 @@
 //!
 //! Runs in any context.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use sigsafe_core::mutant;
 
 use super::chunk;
 use super::class::{CLASSES, Class};
 use super::span::Span;
+use super::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The number of the top span below, a tag above; 0 is none, since unit 0 is no span's.
 struct Head(AtomicU64);
@@ -92,7 +93,8 @@ pub(super) fn pop(class: Class) -> Option<&'static Span> {
 
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 fn tag_after(top: u64) -> u64 {
-    (top & !0xFFFF_FFFF).wrapping_add(1 << 32)
+    let tag = if mutant!("stack-untagged") { 0 } else { 1 << 32 };
+    (top & !0xFFFF_FFFF).wrapping_add(tag)
 }
 
 /// The last block of a span that lies on the stack has been freed. When there are many such spans, they go back to their chunks.

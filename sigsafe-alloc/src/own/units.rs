@@ -5,9 +5,10 @@
 //!
 //! Runs in any context.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use sigsafe_core::mutant;
 
 use super::os;
+use super::sync::{AtomicU64, Ordering};
 
 /// How many units there are.
 pub(super) const UNITS: usize = 64;
@@ -141,7 +142,8 @@ impl Units {
             let first = dirty.trailing_zeros() as usize;
             let count = (dirty >> first).trailing_ones() as usize;
             let bits = run(first, count);
-            if self.free.compare_exchange(free, free & !bits, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            let taken = self.free.compare_exchange(free, free & !bits, Ordering::AcqRel, Ordering::Relaxed);
+            if taken.is_err() && !mutant!("purged-in-use") {
                 continue;
             }
             // SAFETY: units that this thread has claimed.

@@ -101,7 +101,7 @@ pub(super) fn verify() -> Result<Verified, Violation> {
     Ok(found)
 }
 
-fn verify_span(span: &'static Span, found: &mut Verified) -> Result<(), Violation> {
+pub(super) fn verify_span(span: &'static Span, found: &mut Verified) -> Result<(), Violation> {
     let start = span.start().addr();
     let Some(class) = span.class() else { return wrong("a span has a class", start) };
     let (anchor, carved) = (span.anchor(), span.carved());
@@ -195,7 +195,7 @@ fn verify_cache(cache: &'static Cache) -> Result<usize, Violation> {
     Ok(found)
 }
 
-fn verify_stack(class: Class) -> Result<(), Violation> {
+pub(super) fn verify_stack(class: Class) -> Result<(), Violation> {
     let mut left = chunk::count() * UNITS;
     for span in stack::spans(class) {
         if span.class() != Some(class) || span.anchor().state() != State::Partial {
