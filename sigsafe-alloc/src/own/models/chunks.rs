@@ -123,6 +123,25 @@ fn memory_is_given_back_beside_claims_and_releases() {
 }
 
 #[test]
+fn two_threads_give_the_same_memory_back() {
+    model(2, || {
+        let chunk = chunk_with(&[5, 6]);
+        let purged = Rc::new(Cell::new(0));
+        let purges = || {
+            let purged = purged.clone();
+            thread(move || {
+                let units = chunk::purge();
+                purged.set(purged.get() + units);
+            })
+        };
+        together([purges(), purges()]);
+        assert_eq!(chunk::dirty_units(), 0);
+        assert_eq!(purged.get(), 2, "of two units");
+        all_is_found(chunk);
+    });
+}
+
+#[test]
 fn two_threads_make_the_first_chunk() {
     model(2, || {
         // The words of the directory are there.
