@@ -36,6 +36,7 @@ pub(super) fn take() -> Option<Cached> {
 /// it has been abandoned. `None` in the middle of another operation.
 #[cold]
 #[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn take_missing() -> Option<Cached> {
     let words = allocator::words();
     let cache = match named() {
