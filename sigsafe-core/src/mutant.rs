@@ -19,6 +19,8 @@ macro_rules! mutant {
 }
 
 /// A function, so that no lint takes the condition apart.
+///
+/// Async-signal safety: may be called from a handler. Cost: nothing.
 #[cfg(not(sigsafe_mutants))]
 #[inline(always)]
 pub const fn chosen(_name: &str) -> bool {
@@ -48,6 +50,8 @@ mod choice {
     static CHOSEN: AtomicU64 = AtomicU64::new(UNREAD);
 
     /// FNV-1a; never zero for a name in use, since the names are few and checked by hand.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub const fn fingerprint(name: &[u8]) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325;
         let mut index = 0;
@@ -58,6 +62,9 @@ mod choice {
         hash
     }
 
+    /// Whether it is the chosen one.
+    ///
+    /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn chosen(mutant: u64) -> bool {
         if CHOSEN.load(Ordering::Relaxed) == UNREAD {
             // SAFETY: the name ends in a null byte, and nobody changes the environment of these test processes.

@@ -130,7 +130,7 @@ fn two_threads_give_the_same_memory_back() {
         let purges = || {
             let purged = purged.clone();
             thread(move || {
-                let units = chunk::purge();
+                let units = chunk::purge().given;
                 purged.set(purged.get() + units);
             })
         };
