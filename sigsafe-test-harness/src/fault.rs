@@ -28,6 +28,8 @@ pub(crate) enum FaultKind {
     Lost = 9,
     /// The child of a fork, which ended otherwise than by its own exit.
     Fork = 10,
+    /// A managed handler that ran in the middle of an operation of the allocator.
+    Inside = 11,
 }
 
 /// A mismatch.
@@ -46,8 +48,8 @@ pub(crate) struct Fault {
 
 impl FaultKind {
     pub(crate) fn from_number(number: u32) -> Option<FaultKind> {
-        use FaultKind::{Counters, Edges, Fork, Invariant, Kept, Label, Lost, Pattern, Sum, Zeroed};
-        [Pattern, Kept, Zeroed, Edges, Counters, Sum, Label, Invariant, Lost, Fork].into_iter().find(|kind| *kind as u32 == number)
+        use FaultKind::{Counters, Edges, Fork, Inside, Invariant, Kept, Label, Lost, Pattern, Sum, Zeroed};
+        [Pattern, Kept, Zeroed, Edges, Counters, Sum, Label, Invariant, Lost, Fork, Inside].into_iter().find(|kind| *kind as u32 == number)
     }
 }
 
@@ -70,6 +72,7 @@ impl fmt::Display for Fault {
             FaultKind::Invariant => return write!(f, "verify() found at {block:#x} what breaks an invariant"),
             FaultKind::Lost => return write!(f, "{found} bytes of blocks are in use with nothing live and every thread at its end"),
             FaultKind::Fork => return write!(f, "the child of a fork ended with the wait status {found:#x}"),
+            FaultKind::Inside => return f.write_str("a managed handler ran in the middle of an operation of the allocator"),
             FaultKind::Pattern => "has lost its pattern",
             FaultKind::Kept => "was not kept by realloc",
             FaultKind::Zeroed => "was not zeroed by alloc_zeroed",
@@ -90,8 +93,8 @@ mod tests {
 
     #[test]
     fn kinds_come_back_from_their_numbers() {
-        for number in 0..=11 {
-            assert_eq!(FaultKind::from_number(number).map(|kind| kind as u32), (1..=10).contains(&number).then_some(number));
+        for number in 0..=12 {
+            assert_eq!(FaultKind::from_number(number).map(|kind| kind as u32), (1..=11).contains(&number).then_some(number));
         }
         assert_eq!(FaultKind::from_number(6), Some(FaultKind::Sum));
     }

@@ -136,7 +136,7 @@ pub(crate) fn work(plan: &Plan, worker: &'static Worker, flow: &mut MainFlow, ga
 
 /// The handler of what sigsafe manages. Signal context.
 fn on_delivery(_delivery: &Delivery<'_>) {
-    on_signal();
+    on_signal(true);
 }
 
 /// The handler that plain `sigaction` has installed. Signal context.
@@ -145,14 +145,14 @@ extern "C" fn on_plain_signal(_signal: i32, _info: *mut libc::siginfo_t, _contex
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
-    on_signal();
+    on_signal(false);
     // SAFETY: as above.
     unsafe { *errno = before };
 }
 
 /// What the handler of every subject does: a collection, in workloads with locks a transaction under the same locks as the main
 /// flow's, and for some subjects an exchange of blocks with the main flow. Signal context.
-fn on_signal() {
+fn on_signal(managed: bool) {
     let inside = sigsafe_alloc::in_allocator();
     // SAFETY: null on threads that do not work; else the leaked worker of this thread, which lives as long as the process.
     let Some(worker) = (unsafe { WORKER.get().as_ref() }) else { return };
@@ -160,6 +160,10 @@ fn on_signal() {
     count(&counters.entries);
     if inside {
         count(&counters.inside);
+        if managed {
+            // It interrupts no foreign handler, so that nothing excuses it.
+            worker.expect(true, Err(Fault { kind: FaultKind::Inside, block: 0, size: 0, offset: 0, expected: 0, found: 0 }));
+        }
     }
     if worker.counts_sent {
         count(&counters.sent);
