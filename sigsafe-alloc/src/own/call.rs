@@ -3,8 +3,12 @@
 //! On Linux the instruction lies in the caller: a signal that interrupts it finds the program counter in the allocator's own code, and
 //! `errno` stays as it is. Elsewhere libc's functions are called, and `errno` is put back.
 
+#[cfg(all(feature = "hardened", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) use linux::random;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) use linux::{clock, madvise, mmap, mremap, munmap, sigaltstack};
+#[cfg(all(feature = "hardened", not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))))]
+pub(super) use other::random;
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 pub(super) use other::{clock, mmap, mremap, munmap, sigaltstack};
 
@@ -124,6 +128,17 @@ mod linux {
         now
     }
 
+    /// A random number, if the system has one at once.
+    #[cfg(feature = "hardened")]
+    #[inline(always)]
+    pub(in super::super) fn random() -> Option<usize> {
+        let mut number = 0usize;
+        let arguments = [(&raw mut number).expose_provenance(), size_of::<usize>(), libc::GRND_NONBLOCK as usize, 0, 0, 0];
+        // SAFETY: writes to this frame.
+        let bytes = unsafe { call(libc::SYS_getrandom, arguments) };
+        (bytes == size_of::<usize>() as isize).then_some(number)
+    }
+
     #[inline(always)]
     pub(in super::super) fn sigaltstack() -> libc::stack_t {
         let mut stack = libc::stack_t { ss_sp: null_mut(), ss_flags: 0, ss_size: 0 };
@@ -163,6 +178,12 @@ mod other {
         // SAFETY: writes to this frame.
         keeping_errno(|| unsafe { libc::clock_gettime(clock, &raw mut now) });
         now
+    }
+
+    /// Not to be had everywhere without libc's locks.
+    #[cfg(feature = "hardened")]
+    pub(in super::super) fn random() -> Option<usize> {
+        None
     }
 
     pub(in super::super) fn sigaltstack() -> libc::stack_t {

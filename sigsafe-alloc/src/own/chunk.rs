@@ -11,11 +11,11 @@ use core::ptr::null_mut;
 
 use sigsafe_core::mutant;
 
-use super::os;
 use super::span::Span;
 use super::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub(super) use super::units::UNITS;
 use super::units::{Purged, Run, Units};
+use super::{hardened, os};
 
 /// Of these chunks consist.
 pub(super) const UNIT: usize = 64 << 10;
@@ -122,6 +122,7 @@ pub(super) fn new_chunk() -> Option<&'static Chunk> {
     let chunk = unsafe { &*memory.cast::<Chunk>() };
     chunk.index.store(index as u32, Ordering::Relaxed);
     chunk.units.start();
+    hardened::start(chunk);
     // SIGNAL: from here on everybody may claim of it.
     leaf.chunks[index % LEAF].store(memory.cast(), Ordering::Release);
     leaf.room[index % LEAF / 64].fetch_or(1 << (index % 64), Ordering::Release);

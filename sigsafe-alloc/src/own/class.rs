@@ -27,7 +27,7 @@ pub(super) const BIN: usize = 32;
 pub(super) const BINS: usize = 32;
 
 /// The size of each class's blocks, in bytes.
-const SIZES: [u32; CLASSES] = {
+pub(super) const SIZES: [u32; CLASSES] = {
     let mut sizes = [8; CLASSES];
     let mut class = 1;
     while class < CLASSES {

@@ -4,6 +4,8 @@
 
 use super::sync::{AtomicPtr, Ordering};
 
+use super::hardened;
+
 /// A free block.
 #[repr(C)]
 pub(super) struct Block {
@@ -18,7 +20,7 @@ pub(super) struct Block {
 #[inline(always)]
 pub(super) unsafe fn link(block: *mut Block) -> *mut Block {
     // SAFETY: a block is at least a word large, aligned to it, and stays mapped.
-    unsafe { (*block).next.load(Ordering::Relaxed) }
+    hardened::link::decode(block, unsafe { (*block).next.load(Ordering::Relaxed) })
 }
 
 /// Links a free block to the next.
@@ -29,5 +31,5 @@ pub(super) unsafe fn link(block: *mut Block) -> *mut Block {
 #[inline(always)]
 pub(super) unsafe fn set_link(block: *mut Block, next: *mut Block) {
     // SAFETY: as in `link`.
-    unsafe { (*block).next.store(next, Ordering::Relaxed) }
+    unsafe { (*block).next.store(hardened::link::encode(block, next), Ordering::Relaxed) }
 }

@@ -17,6 +17,8 @@ mod chunk;
 mod class;
 mod depot;
 pub(crate) mod exit;
+#[cfg_attr(not(feature = "hardened"), path = "hardened/off.rs")]
+mod hardened;
 mod large;
 mod link;
 #[cfg(all(test, loom))]
@@ -157,6 +159,7 @@ fn fresh_slowly(class: Class) -> Fresh {
 /// It is one, and the caller's.
 #[inline(always)]
 unsafe fn dealloc_class(block: *mut u8, class: Class) {
+    hardened::take_in(block, class);
     // SAFETY: the caller's promise.
     let Some(cached) = thread::take() else { return unsafe { dealloc_slowly(block, class) } };
     // SAFETY: the caller's promise.
@@ -223,8 +226,8 @@ fn alloc_other(size: usize, align: usize) -> *mut u8 {
     // SAFETY: as in `alloc`.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     match Class::of(layout) {
-        Some(class) => alloc_class(class),
-        None => large::alloc(layout).0,
+        Some(class) => hardened::give_out(alloc_class(class), class),
+        None => hardened::give_out_large(large::alloc(layout).0, layout),
     }
 }
 
@@ -241,8 +244,11 @@ unsafe fn dealloc_other(block: *mut u8, size: usize, align: usize) {
     match Class::of(layout) {
         // SAFETY: the caller's promise; the class follows from the layout alone.
         Some(class) => unsafe { dealloc_class(block, class) },
-        // SAFETY: the caller's promise.
-        None => unsafe { large::dealloc(block, layout) },
+        None => {
+            hardened::take_in_large(block, layout);
+            // SAFETY: the caller's promise.
+            unsafe { large::dealloc(block, layout) }
+        }
     }
 }
 
@@ -264,7 +270,7 @@ fn alloc(size: usize, align: usize) -> *mut u8 {
     // SAFETY: a layout's parts, here and in the functions below.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     match Class::of_small(layout) {
-        Some(class) => alloc_class(class),
+        Some(class) => hardened::give_out(alloc_class(class), class),
         None => alloc_other(size, align),
     }
 }
@@ -290,6 +296,7 @@ fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
         Some(class) => (alloc_class(class), false),
         None => alloc_fresh(layout),
     };
+    hardened::give_out_any(block, layout);
     if !zeroed && !block.is_null() {
         // SAFETY: the block has at least these bytes.
         unsafe { ptr::write_bytes(block, 0, size) };
@@ -302,14 +309,17 @@ fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
 unsafe fn realloc(block: *mut u8, old_size: usize, align: usize, new_size: usize) -> *mut u8 {
     // SAFETY: as in `alloc`; the caller vouches for the new size.
     let (old, new) = unsafe { (Layout::from_size_align_unchecked(old_size, align), Layout::from_size_align_unchecked(new_size, align)) };
+    hardened::check(block, old);
     match (Class::of(old), Class::of(new)) {
         (Some(before), Some(after)) if before == after => return block,
         (None, None) => {
+            hardened::take_in_large(block, old);
             // SAFETY: the caller's promise; neither has a class.
             let resized = unsafe { large::resize(block, old, new) };
             if !resized.is_null() {
-                return resized;
+                return hardened::give_out_large(resized, new);
             }
+            hardened::give_out_large(block, old);
         }
         _ => {}
     }

@@ -2,6 +2,7 @@
 
 use super::anchor::State;
 use super::chunk::{self, UNIT, UNITS};
+use super::hardened::OWN_UNITS;
 use super::{pool, region};
 
 /// A snapshot of what [`SigSafeAlloc`](super::SigSafeAlloc) has, in bytes unless it says otherwise.
@@ -36,7 +37,7 @@ pub(super) fn stats() -> Stats {
     for chunk in chunk::all() {
         let (free, _) = chunk.free_units();
         let mut in_spans = 0;
-        for unit in 1..UNITS {
+        for unit in OWN_UNITS..UNITS {
             let span = chunk.span(unit);
             let anchor = span.anchor();
             if anchor.state() == State::Idle {
@@ -46,7 +47,7 @@ pub(super) fn stats() -> Stats {
             stats.blocks += span.carved().saturating_sub(anchor.count()) * size;
             in_spans += span.units();
         }
-        let used = UNITS - 1 - free.count_ones() as usize;
+        let used = UNITS - OWN_UNITS - free.count_ones() as usize;
         stats.spans += in_spans * UNIT;
         stats.runs += used.saturating_sub(in_spans) * UNIT;
     }

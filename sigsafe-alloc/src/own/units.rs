@@ -7,8 +7,8 @@
 
 use sigsafe_core::mutant;
 
-use super::os;
 use super::sync::{AtomicU64, Ordering};
+use super::{hardened, os};
 
 /// How many units there are.
 pub(super) const UNITS: usize = 64;
@@ -150,6 +150,7 @@ impl Units {
             if unsafe { os::discard(start.add(first * unit), count * unit) } {
                 // Another purge may have been at the same stretch since `dirty` was read.
                 given += self.clean(bits);
+                hardened::discard(start, first, count);
             } else {
                 refused |= bits;
             }
