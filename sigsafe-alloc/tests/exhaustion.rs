@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use block::{A, Block, KIB, MIB, errno, layout, set_errno};
+use block::{A, Block, KIB, MIB, errno, in_a_child, layout, set_errno};
 use sigsafe_test_harness::isolate::isolated;
 
 /// What a directory of chunks takes: no other mapping here is as long.
@@ -83,23 +83,6 @@ fn a_mapping_that_fails_first_last_or_in_between_is_no_more_than_null() {
             });
         }
     });
-}
-
-/// Runs the body in a child that `fork` makes, which has to return there. What it returns, a small number.
-fn in_a_child(body: impl FnOnce() -> usize) -> usize {
-    // SAFETY: this process has one thread that uses locks; the child leaves by `_exit`.
-    unsafe {
-        let child = libc::fork();
-        assert!(child >= 0);
-        if child == 0 {
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-            libc::_exit(result.map_or(255, |number| number.try_into().unwrap()));
-        }
-        let mut status = 0;
-        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) != 255, "the child's status is {status:#x}");
-        libc::WEXITSTATUS(status) as usize
-    }
 }
 
 #[test]

@@ -36,13 +36,13 @@ pub(super) struct Cache {
     pub(super) mark: AtomicUsize,
     /// Operations that found the mark set.
     pub(super) nested: AtomicU32,
-    /// See [`pool`](super::pool).
-    pub(super) state: AtomicU32,
     /// The next cache of this thread.
     pub(super) next_of_thread: AtomicPtr<Cache>,
     /// The next of all caches.
     pub(super) next_of_all: AtomicPtr<Cache>,
     pub(super) bins: [Bin; CLASSES],
+    /// Where its owner's record lies: see [`pool`](super::pool).
+    pub(super) owner: AtomicUsize,
 }
 
 const _: () = assert!(offset_of!(Cache, bins) == BINS && size_of::<Bin>() == BIN);

@@ -25,7 +25,8 @@ pub struct Stats {
     pub free_resident: usize,
     /// Mappings that are kept for later blocks.
     pub kept: usize,
-    /// Caches that threads have, a number.
+    /// Caches that threads have, a number. Those of threads that have ended without that being noticed, and of the parent's other threads in
+    /// a child of `fork`, count until a later thread takes them over.
     pub caches: usize,
     /// Those of them that an operation works on at this moment, or that one has left by `longjmp`: these are their thread's until it
     /// ends, a number.

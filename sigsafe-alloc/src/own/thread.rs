@@ -155,12 +155,15 @@ fn adopt(words: Words) -> Option<&'static Cache> {
     let cache = match free {
         Some(cache) => cache,
         None => {
-            let fresh = pool::acquire()?;
+            let record = ptr::from_ref(words.cache()).addr();
+            let fresh = pool::acquire(record, || words.caches().load(Ordering::Relaxed) == 0)?;
             // SIGNAL: a handler in between puts its own there first.
             let _ = words.caches().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
                 fresh.next_of_thread.store(ptr::with_exposed_provenance_mut(next), Ordering::Relaxed);
                 Some(ptr::from_ref(fresh).expose_provenance())
             });
+            // SIGNAL: from here on it counts as this thread's, which has it.
+            fresh.owner.store(record, Ordering::Relaxed);
             fresh
         }
     };

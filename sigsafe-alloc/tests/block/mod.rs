@@ -146,3 +146,23 @@ pub(crate) fn set_errno(number: i32) {
     // SAFETY: this thread's own.
     unsafe { *libc::__errno_location() = number };
 }
+
+/// Runs the body in a child that `fork` makes, where it has to return. What it returns, a number below 255.
+///
+/// The child has the calling thread alone. glibc and musl keep their own locks from being inherited.
+pub(crate) fn in_a_child(body: impl FnOnce() -> usize) -> usize {
+    // SAFETY: the child leaves by `_exit`. SIGALRM has its default action: a child that hangs ends, and fails.
+    unsafe {
+        let child = libc::fork();
+        assert!(child >= 0);
+        if child == 0 {
+            libc::alarm(300);
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            libc::_exit(result.map_or(255, |number| number.try_into().unwrap_or(255)));
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) != 255, "the child's status is {status:#x}");
+        libc::WEXITSTATUS(status) as usize
+    }
+}
