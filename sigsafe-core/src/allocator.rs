@@ -121,7 +121,7 @@ pub(crate) unsafe fn interrupted(r: &ThreadRecord, context: *const libc::ucontex
 #[cold]
 unsafe fn in_text(context: *const libc::ucontext_t) -> bool {
     // SAFETY: the caller's promise.
-    let counter = unsafe { crate::sys::program_counter(context) }.unwrap_or(0);
+    let counter = unsafe { sys::program_counter(context) }.unwrap_or(0);
     (TEXT[0].load(Ordering::Relaxed)..TEXT[1].load(Ordering::Relaxed)).contains(&counter)
 }
 
@@ -160,5 +160,5 @@ pub fn stack_pointer() -> usize {
 ///
 /// Async-signal safety: may be called from a handler. Cost: the call's.
 pub fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
-    crate::sys::errno::keeping_errno(call)
+    sys::errno::keeping_errno(call)
 }

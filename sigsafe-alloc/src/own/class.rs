@@ -97,7 +97,7 @@ const LIST: [u16; CLASSES] = {
         let size = SIZES[class] as usize;
         let (bytes, fewest) = match size {
             ..=1024 => (16 << 10, 8),
-            ..=UNIT => (64 << 10, 8),
+            1025..=UNIT => (64 << 10, 8),
             _ => (64 << 10, 4),
         };
         let fit = bytes / size;

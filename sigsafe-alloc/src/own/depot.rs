@@ -52,7 +52,7 @@ pub(super) unsafe fn put(class: Class, list: *mut Block) {
     if list.is_null() {
         return;
     }
-    for place in &DEPOT[class.index()].0 {
+    for place in DEPOT[class.index()].0.iter().take(PLACES_OF[class.index()].into()) {
         if place.load(Ordering::Relaxed).is_null() && place.compare_exchange(null_mut(), list, Ordering::Release, Ordering::Relaxed).is_ok()
         {
             return;

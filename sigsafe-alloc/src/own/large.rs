@@ -55,7 +55,7 @@ fn kind(layout: Layout) -> Kind {
 /// Whether a block of the kind `Big` has a mapping of its own: those do not start where units do.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 fn outside(block: *mut u8) -> bool {
-    block.addr() % region::UNIT != 0
+    !block.addr().is_multiple_of(region::UNIT)
 }
 
 /// A mapping for a block of the kind `Big`.
