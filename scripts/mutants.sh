@@ -102,8 +102,8 @@ declare -A catches=(
   [purged-in-use]="-p sigsafe-alloc --lib models::chunks::memory_is_given_back_beside_claims_and_releases"
   [freed-unannounced]="-p sigsafe-alloc --lib models::spans::a_full_span_that_two_threads_free_into_is_on_its_stack_once"
 )
-# Their tests sweep for long, or wait for a limit.
-slow=" below-restored-first below-until-return closed-in-silence "
+# Their tests sweep for long, wait for a limit, or are models, for which all dependencies are built again.
+slow=" below-restored-first below-until-return closed-in-silence stack-untagged full-unchecked purged-in-use freed-unannounced "
 quick=false
 [ "${1:-}" != --quick ] || { quick=true && shift; }
 names=("$@")

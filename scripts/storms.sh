@@ -10,6 +10,7 @@
 #   INSIDE=10000      the goal of handler runs inside the allocator
 #   AT_LEAST=60       seconds that each storm over the allocator lasts at least
 #   SUBJECTS="..."    these alone
+#   DRIVERS="..."     of timer, tgkill and, for the allocator, itimer: these alone
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,8 +29,8 @@ stress=${CARGO_TARGET_DIR:-target}/release/sigsafe-stress
 failed=0
 for subject in "${subjects[@]}"; do
   case $subject in
-    sigsafe-alloc*) drivers=(timer tgkill itimer) modes=("" "--churn" "--fork" "--churn --fork") minimum=$at_least ;;
-    *) drivers=(timer tgkill) modes=("") minimum=0 ;;
+    sigsafe-alloc*) read -ra drivers <<<"${DRIVERS:-timer tgkill itimer}"; modes=("" "--churn" "--fork" "--churn --fork") minimum=$at_least ;;
+    *) read -ra drivers <<<"${DRIVERS:-timer tgkill}"; modes=("") minimum=0 ;;
   esac
   for driver in "${drivers[@]}"; do
     part=1
