@@ -7,5 +7,5 @@ use sigsafe_bench_allocators::{Subject, worker};
 static GLOBAL: SigSafeAlloc = SigSafeAlloc;
 
 fn main() {
-    worker::main(Subject { purge: Some(|| drop(GLOBAL.purge())), ..Subject::PLAIN });
+    worker::main(Subject { purge: Some(|| _ = GLOBAL.purge()), ..Subject::PLAIN });
 }
