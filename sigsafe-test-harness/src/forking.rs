@@ -17,15 +17,25 @@ const LIMIT_SECONDS: u32 = 10;
 ///
 /// The child ended otherwise than by an exit with status 0. If it has reported a fault itself, that one came first.
 pub(crate) fn check_in_child(body: impl FnOnce() -> bool) -> Result<bool, Fault> {
+    match in_child(|| i32::from(!body())) {
+        None => Ok(false),
+        Some(0) => Ok(true),
+        Some(status) => Err(Fault { kind: FaultKind::Fork, block: 0, size: 0, offset: 0, expected: 0, found: status as u64 }),
+    }
+}
+
+/// Forks. The child exits with what `body` returns; what is returned here is how it ended, as `waitpid` says it. Nothing when there
+/// could be no child.
+pub(crate) fn in_child(body: impl FnOnce() -> i32) -> Option<i32> {
     // SAFETY: the child calls the subject and system calls, no function of libc that another thread may have been in.
     let child = unsafe { libc::fork() };
     match child {
-        -1 => return Ok(false),
+        -1 => return None,
         0 => {
             // SAFETY: integers; the default action of SIGALRM ends the process.
             unsafe {
                 libc::alarm(LIMIT_SECONDS);
-                libc::_exit(i32::from(!body()));
+                libc::_exit(body());
             }
         }
         _ => {}
@@ -34,16 +44,12 @@ pub(crate) fn check_in_child(body: impl FnOnce() -> bool) -> Result<bool, Fault>
     loop {
         // SAFETY: the number is that of a child of this thread that nobody else waits for; the status is live for the call.
         if unsafe { libc::waitpid(child, &raw mut status, 0) } == child {
-            break;
+            return Some(status);
         }
         if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
             sigsafe_core::fatal(&["waitpid failed"]);
         }
     }
-    if status == 0 {
-        return Ok(true);
-    }
-    Err(Fault { kind: FaultKind::Fork, block: 0, size: 0, offset: 0, expected: 0, found: status as u64 })
 }
 
 #[cfg(test)]

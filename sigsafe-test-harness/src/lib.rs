@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Left of the shared memory is the watchdog's process, right of it the child's. The command `sigsafe-stress` is
-//! [`cli::main`]; a program of its own kind may call [`watchdog::run`] with a [`plan::Plan`]. [`isolate`] is for the tests of
-//! the whole workspace and uses none of this.
+//! [`cli::main`]; a program of its own kind may call [`watchdog::run`] with a [`plan::Plan`]. [`isolate`] and [`step`] are
+//! for the tests of the whole workspace and use none of this.
 #![warn(missing_docs)]
 
 mod block;
@@ -36,6 +36,8 @@ mod report;
 pub mod rng;
 mod shared;
 mod stack;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod step;
 pub mod subject;
 pub mod verdict;
 pub mod watchdog;

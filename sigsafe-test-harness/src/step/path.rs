@@ -1,6 +1,6 @@
 //! The way of a run through its operation, instruction by instruction, and where a later run has to stop to be at one of them again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A boundary: before the instruction at `pc`.
 #[derive(Copy, Clone, Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Boundary {
 
 /// All boundaries of a run, in order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Path {
+pub struct Path {
     pub(super) boundaries: Vec<Boundary>,
     /// Behind which of them the signal of the run was sent.
     pub(super) sent_at: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Path {
 /// Where a run stops: at the `nth` execution of the instruction at `pc`, counted from the stop before, and behind it if it is a system
 /// call and so asked.
 #[derive(Copy, Clone, Debug, Default)]
-pub(crate) struct Stop {
+pub struct Stop {
     pub(super) pc: usize,
     /// 0: at the stop before.
     pub(super) nth: u32,
@@ -35,13 +35,44 @@ pub(crate) struct Stop {
 /// The length of the `syscall` instruction.
 pub(super) const SYSCALL: usize = 2;
 
+/// `cmpxchg` of four or eight bytes, locked.
+const COMPARE_AND_SWAP: [&[u8]; 3] = [&[0xf0, 0x0f, 0xb1], &[0xf0, 0x48, 0x0f, 0xb1], &[0xf0, 0x4c, 0x0f, 0xb1]];
+
+impl Stop {
+    /// The instruction.
+    #[must_use]
+    pub fn pc(&self) -> usize {
+        self.pc
+    }
+
+    /// Which execution of it, counted from 1; 0 for the stop before.
+    #[must_use]
+    pub fn nth(&self) -> u32 {
+        self.nth
+    }
+}
+
 impl Path {
-    pub(crate) fn len(&self) -> usize {
+    /// How many boundaries there are, those of handlers included.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.boundaries.len()
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.boundaries.is_empty()
+    }
+
+    /// Where the program counter was at each of them.
+    pub fn program_counters(&self) -> impl Iterator<Item = usize> {
+        self.boundaries.iter().map(|boundary| boundary.pc)
+    }
+
     /// The boundaries of the operation itself, without the handlers that run in it.
-    pub(crate) fn stops(&self) -> Vec<Stop> {
+    #[must_use]
+    pub fn stops(&self) -> Vec<Stop> {
         let all = self.stops_from(0);
         all.into_iter().zip(&self.boundaries).filter(|(_, boundary)| boundary.handlers == 0).map(|(stop, _)| stop).collect()
     }
@@ -62,10 +93,30 @@ impl Path {
     }
 
     /// The boundaries from the one at which the signal was sent, which is the first of them, counted from there.
-    pub(crate) fn stops_after_sending(&self) -> Vec<Stop> {
+    #[must_use]
+    pub fn stops_after_sending(&self) -> Vec<Stop> {
         let mut stops = vec![Stop::default()];
         stops.extend(self.stops_from(self.sent_at + 1));
         stops
+    }
+
+    /// The boundary at which the signal was sent, counted from the beginning.
+    #[must_use]
+    pub fn stop_of_sending(&self) -> Stop {
+        self.stops_from(0)[self.sent_at]
+    }
+
+    /// Which boundaries of the operation itself lie before a compare-and-swap: for each that there is in the code, the first.
+    #[must_use]
+    pub fn compare_and_swaps(&self) -> Vec<usize> {
+        let mut met = HashSet::new();
+        let is_one = |boundary: &Boundary| {
+            // SAFETY: code of this program, which does not end with such an instruction.
+            let code = unsafe { (boundary.pc as *const [u8; 4]).read_unaligned() };
+            boundary.handlers == 0 && COMPARE_AND_SWAP.iter().any(|start| code.starts_with(start))
+        };
+        let all = self.boundaries.iter().enumerate().filter(|(_, boundary)| is_one(boundary));
+        all.filter(|(_, boundary)| met.insert(boundary.pc)).map(|(index, _)| index).collect()
     }
 
     fn stops_from(&self, first: usize) -> Vec<Stop> {

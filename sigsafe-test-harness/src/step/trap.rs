@@ -71,6 +71,8 @@ pub(super) struct Plan {
     pub(super) send_at: Option<(usize, c_int)>,
     pub(super) learnt: Vec<Boundary>,
     handlers: u32,
+    /// Where the last instruction that repeats itself ends, or 0.
+    behind_repetition: usize,
     pub(super) sends: Vec<Send>,
     /// How many of them have been met.
     pub(super) met: usize,
@@ -89,6 +91,7 @@ static PLAN: Shared = Shared(UnsafeCell::new(Plan {
     send_at: None,
     learnt: Vec::new(),
     handlers: 0,
+    behind_repetition: 0,
     sends: Vec::new(),
     met: 0,
     hits: 0,
@@ -139,6 +142,17 @@ impl Frame {
     fn at_syscall(&mut self) -> bool {
         // SAFETY: the interrupted code is about to execute the bytes there.
         unsafe { (self.pc() as *const [u8; SYSCALL]).read_unaligned() == [0x0f, 0x05] }
+    }
+
+    /// The end of the string instruction that comes next, if one comes that repeats itself: the processor traps after each round.
+    fn behind_repetition(&mut self) -> Option<usize> {
+        // SAFETY: the interrupted code is about to execute the bytes there, and code does not end with a page's first three.
+        let code = unsafe { (self.pc() as *const [u8; 3]).read_unaligned() };
+        match code {
+            [0xf3, 0xa4 | 0xa5 | 0xaa | 0xab, _] => Some(self.pc() + 2),
+            [0xf3, 0x48, 0xa4 | 0xa5 | 0xaa | 0xab] => Some(self.pc() + 3),
+            _ => None,
+        }
     }
 
     fn returns_from_handler(&mut self) -> bool {
@@ -244,7 +258,7 @@ impl Plan {
     /// Before a run, and as the last thing: a breakpoint may be anywhere.
     pub(super) fn begin(&mut self) {
         self.learnt.clear();
-        (self.handlers, self.met, self.hits, self.traps) = (0, 0, 0, 0);
+        (self.handlers, self.behind_repetition, self.met, self.hits, self.traps) = (0, 0, 0, 0, 0);
         if let Some((stop, _)) = self.sends.first() {
             set_breakpoint(0, stop.pc);
             // SAFETY: the code is writable.
@@ -252,12 +266,12 @@ impl Plan {
         }
     }
 
-    /// Notes a boundary, and steps on to the next: also into a handler, at whose beginning the kernel clears the trap flag, and out of
-    /// it.
+    /// Notes a boundary, and steps on to the next, that of an instruction that repeats itself being behind its last round: also into a
+    /// handler, at whose beginning the kernel clears the trap flag, and out of it.
     fn learn(&mut self, frame: &mut Frame, at_breakpoint: bool) {
         let begins = at_breakpoint && frame.pc() == self.handler;
-        if begins {
-            self.handlers += 1;
+        self.handlers += u32::from(begins);
+        if begins || at_breakpoint && frame.pc() == self.behind_repetition {
             frame.single_step(true);
         }
         let delivered = self.note(frame, false, begins);
@@ -269,6 +283,11 @@ impl Plan {
         } else if frame.at_syscall() && !delivered {
             frame.perform_syscall();
             self.note(frame, true, false);
+        }
+        if let Some(behind) = frame.behind_repetition() {
+            self.behind_repetition = behind;
+            set_breakpoint(1, behind);
+            frame.single_step(false);
         }
         if frame.pc() != self.handler {
             set_breakpoint(0, self.handler);
