@@ -120,6 +120,9 @@ pub(crate) unsafe fn interrupted(r: &ThreadRecord, context: *const libc::ucontex
 #[cfg(deferral)]
 #[cold]
 unsafe fn in_text(context: *const libc::ucontext_t) -> bool {
+    if mutant!("parked-in-allocator") {
+        return false;
+    }
     // SAFETY: the caller's promise.
     let counter = unsafe { sys::program_counter(context) }.unwrap_or(0);
     (TEXT[0].load(Ordering::Relaxed)..TEXT[1].load(Ordering::Relaxed)).contains(&counter)

@@ -9,6 +9,8 @@ use core::mem::offset_of;
 use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
 
+use sigsafe_core::mutant;
+
 use super::class::{BIN, BINS, CLASSES, Class};
 use super::depot;
 use super::link::{Block, link, set_link};
@@ -69,6 +71,9 @@ impl Cache {
         let head = &self.bin(class).head;
         // SAFETY: the caller's promise.
         unsafe { set_link(block, head.load(Ordering::Relaxed)) };
+        if mutant!("cleared-early") {
+            super::thread::clear_early();
+        }
         head.store(block, Ordering::Relaxed);
         true
     }

@@ -208,7 +208,7 @@ impl Chunk {
     pub(super) fn claim(&'static self, count: usize) -> Option<Claim> {
         let run = self.units.claim(count)?;
         self.claimed(&run);
-        Some(Claim { chunk: self, first: run.first, zeroed: run.dirty == 0 })
+        Some(Claim { chunk: self, first: run.first, zeroed: run.dirty == 0 || mutant!("dirty-is-zero") })
     }
 
     /// Claims exactly these units, if they are free: to grow a run where it is.

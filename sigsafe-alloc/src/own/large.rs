@@ -9,6 +9,8 @@
 use core::alloc::Layout;
 use core::ptr::null_mut;
 
+use sigsafe_core::mutant;
+
 use super::chunk::{CHUNK, Chunk, UNIT};
 use super::sync::{AtomicPtr, AtomicUsize, Ordering};
 use super::{os, purge, region};
@@ -257,7 +259,8 @@ pub(super) unsafe fn dealloc(block: *mut u8, layout: Layout) {
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 unsafe fn keep_or_unmap(pages: *mut u8, bytes: usize) {
     if let Some(place) = place(bytes)
-        && KEPT_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes <= purge::bound_of_kept()
+        && KEPT_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes
+            <= purge::bound_of_kept().max(if mutant!("kept-unbounded") { usize::MAX } else { 0 })
     {
         for kept in &KEPT[place] {
             if kept.load(Ordering::Relaxed).is_null()

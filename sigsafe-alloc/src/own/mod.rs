@@ -40,6 +40,8 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
 use core::time::Duration;
 
+use sigsafe_core::mutant;
+
 use class::Class;
 use large::Fresh;
 use thread::Cached;
@@ -115,6 +117,9 @@ pub fn in_allocator() -> bool {
 fn alloc_class(class: Class) -> *mut u8 {
     let Some(cached) = thread::take() else { return alloc_slowly(class) };
     let block = cached.cache().bin(class).pop();
+    if mutant!("marked-late") {
+        cached.mark_late();
+    }
     if block.is_null() { refill(cached, class) } else { cached.put_back(block.cast()) }
 }
 

@@ -4,6 +4,9 @@
 
 use core::ptr::null_mut;
 
+#[cfg(target_os = "linux")]
+use sigsafe_core::mutant;
+
 #[cfg(not(all(test, loom)))]
 use super::call;
 #[cfg(all(test, loom))]
@@ -30,6 +33,11 @@ const NO_RESERVE: i32 = 0;
 pub(super) fn map_at(hint: usize, bytes: usize) -> *mut u8 {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE;
     let hint = core::ptr::without_provenance_mut(hint);
+    #[cfg(target_os = "linux")]
+    if mutant!("allocator-spoils-errno") {
+        // SAFETY: errno is this thread's.
+        unsafe { *libc::__errno_location() = libc::ENOMEM };
+    }
     // SAFETY: asks for new memory; nothing that exists is touched.
     unsafe { call::mmap(hint, bytes, flags) }
 }

@@ -8,6 +8,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 
 use sigsafe_core::allocator::{self, Words};
+use sigsafe_core::mutant;
 
 use super::cache::Cache;
 use super::{exit, os, pool};
@@ -28,7 +29,9 @@ pub(super) fn take() -> Option<Cached> {
     }
     // SIGNAL: a handler that lands here marks the same cache and clears the mark; or gives the thread another one, and leaves this
     // one free too.
-    mark(&cache.mark);
+    if !(mutant!("unmarked") || mutant!("marked-late")) {
+        mark(&cache.mark);
+    }
     Some(Cached(cache))
 }
 
@@ -51,6 +54,14 @@ pub(super) fn take_missing() -> Option<Cached> {
     Some(Cached(cache))
 }
 
+/// For a mutant: clears the mark in the middle of an operation.
+#[inline(always)]
+pub(super) fn clear_early() {
+    if let Some(cache) = named() {
+        cache.mark.store(0, Ordering::Relaxed);
+    }
+}
+
 /// The cache that the record names.
 #[inline(always)]
 fn named() -> Option<&'static Cache> {
@@ -64,12 +75,18 @@ impl Cached {
         self.0
     }
 
+    /// For a mutant: marks it after all.
+    #[inline(always)]
+    pub(super) fn mark_late(self) {
+        mark(&self.0.mark);
+    }
+
     /// Puts it back, and passes the operation's result on. Signals that arrived meanwhile are let in.
     #[inline(always)]
     pub(super) fn put_back<R>(self, result: R) -> R {
         compiler_fence(Ordering::SeqCst);
         self.0.mark.store(0, Ordering::Relaxed);
-        if allocator::held_back() { let_in_before(result) } else { result }
+        if allocator::held_back() && !mutant!("not-let-in") { let_in_before(result) } else { result }
     }
 }
 
@@ -151,7 +168,7 @@ fn adopt(words: Words) -> Option<&'static Cache> {
     if words.caches().load(Ordering::Relaxed) == RETIRED || !exit::arm() {
         return None;
     }
-    let free = of_thread(words).find(|cache| cache.mark.load(Ordering::Relaxed) == 0);
+    let free = of_thread(words).find(|cache| cache.mark.load(Ordering::Relaxed) == 0 || mutant!("cache-reused-in-place"));
     let cache = match free {
         Some(cache) => cache,
         None => {
@@ -195,7 +212,9 @@ pub(super) fn retire() {
     // SAFETY: null or a cache of this thread; caches stay. No frame that worked on one is resumed on a thread that ends.
     while let Some(cache) = unsafe { ptr::with_exposed_provenance::<Cache>(next).as_ref() } {
         next = cache.next_of_thread.swap(ptr::null_mut(), Ordering::Relaxed).expose_provenance();
-        cache.drain();
+        if !mutant!("cache-not-drained") {
+            cache.drain();
+        }
         pool::release(cache);
     }
     if allocator::held_back() {
