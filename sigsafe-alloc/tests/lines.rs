@@ -1,0 +1,95 @@
+//! The lines of the allocator that are stepped through when a signal is put at every instruction (`every_instruction.rs`), and those that
+//! are not: `lines/never-stepped.txt` has each of these, with the reason.
+//!
+//! `cargo test -p sigsafe-alloc --test lines` checks that. The report is written to `target/tmp/stepped-lines.txt` of the workspace: for
+//! each file how many of the lines that have instructions were stepped through, and which were not.
+//!
+//! Which lines have instructions is the compiler's choice, so a listed line may have none; one that is stepped through is an error.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod block;
+mod sweep;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use sigsafe_test_harness::isolate::isolated_within;
+use sigsafe_test_harness::step::lines::Lines;
+
+/// What runs while a cache is in hand, and what stands in for it.
+const FILES: [&str; 11] =
+    ["anchor.rs", "cache.rs", "chunk.rs", "depot.rs", "large.rs", "pool.rs", "purge.rs", "shared.rs", "span.rs", "stack.rs", "thread.rs"];
+
+/// A source file's lines.
+struct Source(&'static str, Vec<String>);
+
+impl Source {
+    fn read(file: &'static str) -> Source {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/own").join(file);
+        Source(file, fs::read_to_string(path).unwrap().lines().map(|line| line.trim().to_owned()).collect())
+    }
+
+    /// A line's file, function and text, which stay when the lines above it change.
+    fn name(&self, line: u32) -> String {
+        let text = &self.1[line as usize - 1];
+        let function = self.1[..line as usize].iter().rev().find_map(|line| {
+            let (_, rest) = line.split_once("fn ").filter(|(before, _)| !before.contains("//"))?;
+            rest.split(['(', '<']).next()
+        });
+        format!("{} {}: {text}", self.0, function.unwrap_or(""))
+    }
+}
+
+#[test]
+fn lines_that_are_never_stepped_through_are_listed_with_the_reason() {
+    let name = "lines_that_are_never_stepped_through_are_listed_with_the_reason";
+    isolated_within(name, Duration::from_secs(600), || {
+        sweep::install();
+        let lines = Lines::of_this_program();
+        let mut stepped = BTreeSet::new();
+        for way in sweep::way::all() {
+            stepped.extend(sweep::program_counters(way).into_iter().filter_map(|pc| lines.at(pc)));
+        }
+        let listed = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lines/never-stepped.txt")).unwrap();
+        let mut listed: Vec<&str> = listed.lines().filter(|line| line.starts_with(' ')).map(str::trim).collect();
+        let (mut report, mut wrong) = (String::new(), String::new());
+        for file in FILES {
+            let source = Source::read(file);
+            let all = lines.all(|name| name.ends_with(&format!("/own/{file}")));
+            assert!(all.len() > 5, "{file} has {} lines with instructions", all.len());
+            // What a function that is inlined everywhere begins and ends with is in no way.
+            let bare = |line: &u32| {
+                source.1[*line as usize - 1] == "}" || source.1[*line as usize - 1].ends_with('{') && source.name(*line).contains("fn ")
+            };
+            let never: Vec<u32> = all.difference(&stepped).map(|(_, line)| *line).filter(|line| !bare(line)).collect();
+            writeln!(report, "{file}: {} of {} lines", all.len() - never.len(), all.len()).unwrap();
+            for line in &never {
+                let name = source.name(*line);
+                let is_listed = listed.contains(&name.as_str());
+                writeln!(report, "    {line:>4} {}{name}", if is_listed { "" } else { "NOT LISTED " }).unwrap();
+                if !is_listed {
+                    writeln!(wrong, "never stepped through, and not listed: {name}").unwrap();
+                }
+            }
+            let met: BTreeSet<String> = all.intersection(&stepped).map(|(_, line)| source.name(*line)).collect();
+            let names: BTreeSet<String> = (1..=source.1.len() as u32).map(|line| source.name(line)).collect();
+            let never: BTreeSet<String> = never.into_iter().map(|line| source.name(line)).collect();
+            listed.retain(|name| {
+                if met.contains(*name) && !never.contains(*name) {
+                    writeln!(wrong, "listed, and stepped through: {name}").unwrap();
+                }
+                !names.contains(*name)
+            });
+        }
+        for name in listed {
+            writeln!(wrong, "listed, and in no source: {name}").unwrap();
+        }
+        println!("{report}");
+        fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("stepped-lines.txt"), &report).unwrap();
+        assert!(wrong.is_empty(), "{wrong}");
+    });
+}
