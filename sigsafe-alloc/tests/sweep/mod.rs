@@ -62,14 +62,14 @@ pub(crate) fn install() {
 /// In a process of its own, brings the state about, and gives `body` what is held then.
 fn prepared(way: &'static Way, body: impl FnOnce(&mut Vec<Block>)) -> ExitStatus {
     child::run(|| {
-        // Its children have limits of their own.
-        child::set_limit(0);
         A.set_purge_policy(std::time::Duration::from_secs(3600), 256 << 20);
         let in_child = way.place != Place::Main && way.place != Place::Nested;
         let mut held = if in_child { Vec::new() } else { prepare(way) };
         if way.place == Place::Nested {
             place::find_outer();
         }
+        // Its children have limits of their own.
+        child::set_limit(0);
         body(&mut held);
         0
     })
