@@ -107,7 +107,6 @@ declare -A catches=(
   [allocator-spoils-errno]="-p sigsafe-alloc --test every_instruction runs_and_mappings"
   [kept-unbounded]="-p sigsafe-alloc --test memory the_bound_is_that_of_large_blocks_too"
   [cache-not-drained]="-p sigsafe-alloc --test memory what_a_thread_frees_that_never_allocates_serves_the_others"
-  [cache-reused-in-place]="-p sigsafe-alloc --test leaving left_at_every_instruction_of_a_pair"
   [stack-untagged]="-p sigsafe-alloc --lib models::stacks::a_pop_is_not_fooled_by_a_top_that_has_gone_and_come_back"
   [full-unchecked]="-p sigsafe-alloc --lib models::chunks::a_unit_that_is_freed_as_the_chunk_fills_is_found"
   [purged-in-use]="-p sigsafe-alloc --lib models::chunks::memory_is_given_back_beside_claims_and_releases"
