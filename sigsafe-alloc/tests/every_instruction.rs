@@ -4,6 +4,8 @@
 //! main flow's blocks and leaves it some to free; and by a managed one, which the operation holds back for exactly as long as it has
 //! the cache in hand. A sample of the boundaries is met by two signals, the second in the handling of the first. After each run the
 //! blocks' contents are looked at, and `verify` walks the whole heap, before the blocks are freed and after.
+//!
+//! `SIGSAFE_SWEEP_STRIDE=1` takes all of them. Without it, all that the lists of the cache have, and a sample of the others.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -15,27 +17,29 @@ use std::time::Duration;
 use sigsafe_test_harness::isolate::isolated_within;
 use sweep::way::{CACHE, LARGE, NO_CACHE, SPANS};
 
-/// Of a loaded machine.
-const LIMIT: Duration = Duration::from_secs(1200);
+/// Of a loaded machine, and of every boundary.
+const LIMIT: Duration = Duration::from_secs(3600);
+/// Of the sample.
+const STRIDE: u64 = 23;
 
 #[test]
 fn the_lists_of_the_cache() {
-    isolated_within("the_lists_of_the_cache", LIMIT, || sweep::sweep(CACHE));
+    isolated_within("the_lists_of_the_cache", LIMIT, || sweep::sweep(CACHE, 1));
 }
 
 #[test]
 fn spans_their_stack_and_chunks() {
-    isolated_within("spans_their_stack_and_chunks", LIMIT, || sweep::sweep(SPANS));
+    isolated_within("spans_their_stack_and_chunks", LIMIT, || sweep::sweep(SPANS, STRIDE));
 }
 
 #[test]
 fn without_the_cache() {
-    isolated_within("without_the_cache", LIMIT, || sweep::sweep(NO_CACHE));
+    isolated_within("without_the_cache", LIMIT, || sweep::sweep(NO_CACHE, STRIDE));
 }
 
 #[test]
 fn runs_and_mappings() {
-    isolated_within("runs_and_mappings", LIMIT, || sweep::sweep(LARGE));
+    isolated_within("runs_and_mappings", LIMIT, || sweep::sweep(LARGE, STRIDE));
 }
 
 #[test]

@@ -57,10 +57,11 @@ impl Head {
                 return None;
             }
             let span = chunk::by_number(top as u32)?;
-            if mutant!("span-of-nobody") {
+            let below = span.below.load(Ordering::Relaxed);
+            if mutant!("popped-in-two-steps") {
+                self.0.store(tag_after(top) | u64::from(below), Ordering::Release);
                 return Some(span);
             }
-            let below = span.below.load(Ordering::Relaxed);
             match self.0.compare_exchange_weak(top, tag_after(top) | u64::from(below), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(span),
                 Err(now) => top = now,
