@@ -53,7 +53,7 @@ pub(crate) fn install() {
         unsafe { libc::signal(signal, handler as *const () as usize) };
     }
     // SAFETY: as above.
-    std::mem::forget(unsafe { Handler::new(handlers::managed).install(Signal::HUP) }.unwrap());
+    unsafe { Handler::new(handlers::managed).install(Signal::HUP) }.unwrap();
     // Memory for what is learnt is there from here on.
     step::learn(None, &mut || ());
     child::way(Path::default);
