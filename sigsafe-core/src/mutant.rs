@@ -64,16 +64,24 @@ mod choice {
 
     /// Whether it is the chosen one.
     ///
+    /// Inlined, so that an allocator's operations do not leave the section in which deferral looks for them.
+    ///
     /// Async-signal safety: may be called from a handler. Cost: no system call.
+    #[inline(always)]
     pub fn chosen(mutant: u64) -> bool {
         if CHOSEN.load(Ordering::Relaxed) == UNREAD {
-            // SAFETY: the name ends in a null byte, and nobody changes the environment of these test processes.
-            let value = unsafe { libc::getenv(c"SIGSAFE_MUTANT".as_ptr()) };
-            // SAFETY: a value that is not null is a string that lives as long as the environment.
-            let name = if value.is_null() { c"" } else { unsafe { CStr::from_ptr(value) } };
-            // SIGNAL: a handler in between reads and stores the same.
-            CHOSEN.store(fingerprint(name.to_bytes()), Ordering::Relaxed);
+            read();
         }
         CHOSEN.load(Ordering::Relaxed) == mutant
+    }
+
+    #[cold]
+    fn read() {
+        // SAFETY: the name ends in a null byte, and nobody changes the environment of these test processes.
+        let value = unsafe { libc::getenv(c"SIGSAFE_MUTANT".as_ptr()) };
+        // SAFETY: a value that is not null is a string that lives as long as the environment.
+        let name = if value.is_null() { c"" } else { unsafe { CStr::from_ptr(value) } };
+        // SIGNAL: a handler in between reads and stores the same.
+        CHOSEN.store(fingerprint(name.to_bytes()), Ordering::Relaxed);
     }
 }
