@@ -78,7 +78,12 @@ impl Path {
     }
 
     /// These without those in the page that the kernel gives every process, which takes no breakpoint: there it reads clocks.
-    pub(crate) fn stops_in_files(&self) -> Vec<Stop> {
+    ///
+    /// # Panics
+    ///
+    /// Where the process cannot read its own maps.
+    #[must_use]
+    pub fn stops_in_files(&self) -> Vec<Stop> {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let page = maps.lines().find(|line| line.ends_with("[vdso]")).unwrap_or("0-0 ");
         let (first, end) = page.split(' ').next().unwrap().split_once('-').unwrap();
@@ -87,7 +92,8 @@ impl Path {
     }
 
     /// Those of the handlers that run in it.
-    pub(crate) fn stops_in_handlers(&self) -> Vec<Stop> {
+    #[must_use]
+    pub fn stops_in_handlers(&self) -> Vec<Stop> {
         let all = self.stops_from(0);
         all.into_iter().zip(&self.boundaries).filter(|(_, boundary)| boundary.handlers != 0).map(|(stop, _)| stop).collect()
     }
