@@ -4,7 +4,6 @@
 //! it whole: a handler that never returns may lose the blocks that the interrupted operation had in hand, and no block is ever in
 //! two places.
 
-use core::array;
 use core::mem::offset_of;
 use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering, compiler_fence};
@@ -281,7 +280,7 @@ impl Group {
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) unsafe fn give_back(mut list: *mut Block) {
     const GROUPS: usize = 8;
-    let mut groups: [Group; GROUPS] = array::from_fn(|_| Group::NONE);
+    let mut groups = [Group::NONE; GROUPS];
     while !list.is_null() {
         let block = list;
         // SAFETY: a free block of the list.
@@ -302,7 +301,8 @@ pub(super) unsafe fn give_back(mut list: *mut Block) {
             }
         }
     }
-    for group in groups {
+    // Moved, the array would be copied by libc's function, which is none of the allocator's code.
+    for group in &groups {
         // SAFETY: the caller's.
         unsafe { group.free() };
     }
