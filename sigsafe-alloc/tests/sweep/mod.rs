@@ -55,7 +55,7 @@ pub(crate) fn install() {
     // SAFETY: as above.
     unsafe { Handler::new(handlers::managed).install(Signal::HUP) }.unwrap();
     // Memory for what is learnt is there from here on.
-    step::learn(None, &mut || ());
+    step::reserve();
     child::way(Path::default);
 }
 

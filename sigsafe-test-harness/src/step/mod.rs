@@ -95,11 +95,16 @@ pub fn prepare() {
     }
 }
 
+/// Has the memory there for the next way that is learnt, in this process or a child, which may have none by then.
+pub fn reserve() {
+    plan().prepare_to_learn(trampoline(), None);
+}
+
 /// Runs `operation` under the trap flag, with a signal sent at the boundary of that index, and returns its way.
 pub fn learn(send_at: Option<(usize, c_int)>, operation: &mut dyn FnMut()) -> Path {
     plan().prepare_to_learn(trampoline(), send_at);
     start(operation);
-    Path { boundaries: plan().learnt.clone(), sent_at: send_at.map_or(0, |(at, _)| at) }
+    Path { boundaries: std::mem::take(&mut plan().learnt), sent_at: send_at.map_or(0, |(at, _)| at) }
 }
 
 /// Runs `operation` and sends each signal where the run is then. Whether it has come to all of these stops.
@@ -136,7 +141,7 @@ pub fn end() -> (Path, bool) {
     trap_flag_off();
     trap::disarm();
     let plan = plan();
-    (Path { boundaries: plan.learnt.clone(), sent_at: 0 }, plan.met == plan.sends.len())
+    (Path { boundaries: std::mem::take(&mut plan.learnt), sent_at: 0 }, plan.met == plan.sends.len())
 }
 
 /// The trap flag to begin with.
