@@ -10,7 +10,7 @@ use core::fmt;
 
 use super::anchor::State;
 use super::cache::Cache;
-use super::chunk::{self, UNIT, UNITS};
+use super::chunk::{self, CHUNK, UNIT, UNITS};
 use super::class::Class;
 use super::link::{Block, link};
 use super::span::Span;
@@ -159,14 +159,21 @@ fn blocks(first: *mut Block) -> impl Iterator<Item = Result<*mut Block, Violatio
             return None;
         }
         left -= 1;
-        if left == 0 {
+        let place = in_chunk(block);
+        if left == 0 || !place {
             next = core::ptr::null_mut();
-            return Some(wrong("a list ends", block.addr()));
+            return Some(wrong(if place { "a list ends" } else { "a list has blocks of chunks" }, block.addr()));
         }
-        // SAFETY: in a list, so free and linked.
+        // SAFETY: in a list, so free and linked; and even where it is not, a word of a chunk, and chunks stay mapped.
         next = unsafe { link(block) };
         Some(Ok(block))
     })
+}
+
+/// Whether there can be a block: an overwritten link may say anything.
+fn in_chunk(block: *mut Block) -> bool {
+    let chunk = block.addr() & !(CHUNK - 1);
+    block.addr().is_multiple_of(size_of::<Block>()) && chunk::all().any(|known| core::ptr::from_ref(known).addr() == chunk)
 }
 
 /// A free block that is in no span's list, but in one of its class.
