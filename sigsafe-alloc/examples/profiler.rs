@@ -8,7 +8,8 @@
 //! cargo run -p sigsafe-alloc --example profiler
 //! ```
 //!
-//! A profiler that must see inside its own handler's allocator would register its handler as immediate, and could then not allocate.
+//! A profiler that must see inside its own handler's allocator would register its handler as immediate, and could then not
+//! allocate, unless the program's allocator is `SigSafeAlloc`.
 
 use std::alloc::System;
 use std::hint::black_box;
