@@ -17,6 +17,7 @@ use sigsafe_alloc::{SigSafeAlloc, in_allocator};
 use sigsafe_core::Signal;
 use sigsafe_core::handler::Handler;
 use sigsafe_test_harness::isolate::isolated;
+use sigsafe_test_harness::step::child;
 
 static A: SigSafeAlloc = SigSafeAlloc;
 
@@ -229,5 +230,135 @@ fn a_purge_that_is_left_keeps_no_more_than_a_span_from_the_others() {
         }
         println!("left at 30 of {} boundaries: {lost} spans are lost", whole.boundaries);
         assert!(lost > 0, "no boundary between a pop and a push");
+    });
+}
+
+/// A block of this size, and none of it is left.
+fn pair_of(size: usize) {
+    let layout = Layout::from_size_align(size, 8).unwrap();
+    // SAFETY: our block.
+    unsafe {
+        let block = A.alloc(layout);
+        assert!(!block.is_null());
+        A.dealloc(block, layout);
+    }
+}
+
+const RUN: usize = 300 << 10;
+
+extern "C" fn run() {
+    pair_of(RUN);
+}
+
+extern "C" fn region() {
+    pair_of(3 << 20);
+}
+
+extern "C" fn mapping() {
+    pair_of(20 << 20);
+}
+
+extern "C" fn resized() {
+    let layout = Layout::from_size_align(RUN, 8).unwrap();
+    // SAFETY: our block.
+    unsafe {
+        let block = A.alloc_zeroed(layout);
+        let block = A.realloc(block, layout, 2 * RUN);
+        assert!(!block.is_null());
+        A.dealloc(block, Layout::from_size_align(2 * RUN, 8).unwrap());
+    }
+}
+
+/// Leaves an operation with the cache in hand.
+fn leave_one() {
+    let marked = A.stats().caches_marked;
+    for at in 1.. {
+        let ((), stepped) = step::during_and_leave(at, leave, || leavable(one_pair));
+        LANDING[4].store(0, SeqCst);
+        assert_eq!(stepped.runs, 1, "the cache is in hand somewhere");
+        if A.stats().caches_marked > marked {
+            return;
+        }
+    }
+}
+
+/// Sends SIGUSR1, which arrives as the handler returns.
+fn raise_at_return(_: &mut libc::ucontext_t) {
+    // SAFETY: zero is a set, which is filled; a signal that has a handler. The handler's return puts the mask back.
+    unsafe {
+        let mut set = zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGUSR1);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, null_mut());
+        libc::raise(libc::SIGUSR1);
+    }
+}
+
+/// Nobody comes by the cache that was left: what its mark holds back is let in all the same.
+#[test]
+fn what_arrives_in_operations_without_the_cache_is_let_in_at_their_ends() {
+    isolated("what_arrives_in_operations_without_the_cache_is_let_in_at_their_ends", || {
+        let _registration = managed();
+        step::install();
+        for operation in [run, region, mapping, resized, purge] {
+            one_pair();
+            operation();
+            leave_one();
+            let ((), whole) = step::during(u64::MAX, || {}, || operation());
+            assert!(whole.boundaries > 30);
+            let mut held_back = 0;
+            for at in (1..=whole.boundaries.min(700)).step_by(3) {
+                let (before, deferrals) = (HANDLED.load(SeqCst), sigsafe_core::deferrals());
+                // Memory that has gone back meanwhile is not zeroed: the way may be shorter than the one that was counted.
+                let ((), stepped) = step::during_and_leave(at, raise_at_return, || operation());
+                assert_eq!(HANDLED.load(SeqCst), before + stepped.runs as u32, "at boundary {at} of {}", whole.boundaries);
+                held_back += sigsafe_core::deferrals() - deferrals;
+            }
+            println!("{} boundaries, {held_back} held back", whole.boundaries);
+            assert!(held_back > 10, "the mark was not there");
+            // The thread gets another cache.
+            while in_allocator() {
+                one_pair();
+            }
+        }
+    });
+}
+
+/// The first of the blocks that fill a chunk.
+static FIRST: AtomicUsize = AtomicUsize::new(0);
+const UNIT: usize = 64 << 10;
+
+extern "C" fn free_first() {
+    // SAFETY: our block.
+    unsafe { A.dealloc(std::ptr::with_exposed_provenance_mut(FIRST.load(SeqCst)), Layout::from_size_align(16 * UNIT, 8).unwrap()) };
+}
+
+#[test]
+fn a_free_that_is_left_does_not_hide_its_chunk_from_those_that_come_later() {
+    isolated("a_free_that_is_left_does_not_hide_its_chunk_from_those_that_come_later", || {
+        step::install();
+        let layout = |units: usize| Layout::from_size_align(units * UNIT, 8).unwrap();
+        // SAFETY: the size is not zero.
+        let alloc = |units| unsafe { A.alloc(layout(units)) };
+        // All units of the first chunk but its own.
+        let blocks = [16, 16, 16, 15].map(alloc);
+        assert_eq!(A.stats().chunks, 64 * UNIT);
+        FIRST.store(blocks[0].expose_provenance(), SeqCst);
+        for at in 1.. {
+            // In a child, since what was left may be lost.
+            let ended = child::run(|| {
+                let ((), stepped) = step::during_and_leave(at, leave, || leavable(free_first));
+                LANDING[4].store(0, SeqCst);
+                // SAFETY: our block.
+                unsafe { A.dealloc(blocks[1], layout(16)) };
+                alloc(16);
+                assert_eq!(A.stats().chunks, 64 * UNIT, "what was freed is not found");
+                u8::from(stepped.runs == 0)
+            });
+            match ended.code() {
+                Some(0) => {}
+                Some(1) if at > 30 => break,
+                _ => panic!("boundary {at}: {ended}"),
+            }
+        }
     });
 }

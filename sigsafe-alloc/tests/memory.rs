@@ -216,6 +216,27 @@ fn the_bound_is_that_of_large_blocks_too() {
 }
 
 #[test]
+fn what_shrinking_blocks_free_is_bounded_too() {
+    isolated("what_shrinking_blocks_free_is_bounded_too", || {
+        A.set_purge_policy(Duration::from_secs(3600), 16 * MIB);
+        for (size, less) in [(16 * MIB, 9 * MIB), (MIB, 300 * KIB)] {
+            let blocks: Vec<Block> = (0..12)
+                .map(|_| {
+                    let mut block = Block::new(size);
+                    // SAFETY: our block; it stays where it is, and is smaller from here on.
+                    let at = unsafe { A.realloc(block.0, block.1, less) };
+                    assert_eq!(at, block.0);
+                    block.1 = Layout::from_size_align(less, 8).unwrap();
+                    block
+                })
+                .collect();
+            let free = A.stats().free_resident;
+            assert!(free <= 16 * MIB, "{free} bytes of the ends of {} blocks", blocks.len());
+        }
+    });
+}
+
+#[test]
 fn what_is_free_goes_back_after_the_delay() {
     isolated("what_is_free_goes_back_after_the_delay", || {
         A.set_purge_policy(Duration::from_millis(50), 1 << 30);

@@ -133,6 +133,8 @@ impl Bin {
     #[inline(always)]
     pub(super) fn pop(&self) -> *mut Block {
         let block = self.head.load(Ordering::Relaxed);
+        // SIGNAL: to a handler the cache is marked, here and in what follows below. One that leaves by longjmp between the two stores leaves
+        // room for one less.
         if !block.is_null() {
             // SAFETY: in the list, so free and linked.
             self.head.store(unsafe { link(block) }, Ordering::Relaxed);
@@ -185,6 +187,7 @@ impl Bin {
                 if let Some(taken) = span.take(batch) {
                     return Some(taken);
                 }
+                // SIGNAL: a handler that leaves by longjmp between these lines keeps the span from everybody, as in all that lets go of one.
                 set(&self.span, null_mut());
                 span.let_go();
             }
@@ -203,6 +206,7 @@ impl Bin {
     #[inline(never)]
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) unsafe fn overflow(&self, class: Class, block: *mut Block) {
+        // SIGNAL: in this order, so that a list is in one place at most: what is in none is lost to a handler that leaves by longjmp.
         let old = self.spare.load(Ordering::Relaxed);
         set(&self.spare, null_mut());
         let full = self.head.load(Ordering::Relaxed);
@@ -219,6 +223,7 @@ impl Bin {
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     fn drain(&self, class: Class) {
         for list in [&self.head, &self.spare] {
+            // SIGNAL: as in `overflow`.
             let blocks = list.load(Ordering::Relaxed);
             set(list, null_mut());
             // SAFETY: a list of free blocks that is in no bin any more.

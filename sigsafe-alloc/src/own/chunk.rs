@@ -117,6 +117,7 @@ pub(super) fn new_chunk() -> Option<&'static Chunk> {
         unsafe { os::unmap(memory, CHUNK) };
         return None;
     };
+    // SIGNAL: a number without a chunk is passed over by all that goes by number; a handler that leaves by longjmp leaves it so.
     HINT.store(memory.addr() - CHUNK, Ordering::Relaxed);
     // SAFETY: aligned, large enough, zero; zero is a value of every field, and from here on it is only reached as this type.
     let chunk = unsafe { &*memory.cast::<Chunk>() };
@@ -206,6 +207,7 @@ impl Chunk {
 
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn claim(&'static self, count: usize) -> Option<Claim> {
+        // SIGNAL: before `claimed` has said so, the search may look at a chunk that is full, and the count is too high.
         let run = self.units.claim(count)?;
         self.claimed(&run);
         Some(Claim { chunk: self, first: run.first, zeroed: run.dirty == 0 || mutant!("dirty-is-zero") })
@@ -214,6 +216,7 @@ impl Chunk {
     /// Claims exactly these units, if they are free: to grow a run where it is.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn claim_at(&self, first: usize, count: usize) -> bool {
+        // SIGNAL: as in `claim`.
         let Some(run) = self.units.claim_at(first, count) else { return false };
         self.claimed(&run);
         true
@@ -233,7 +236,7 @@ impl Chunk {
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     fn say_full(&self) {
         let room = self.room();
-        let bit = 1 << (self.index.load(Ordering::Relaxed) % 64);
+        let bit = self.bit();
         room.fetch_and(!bit, Ordering::AcqRel);
         // SIGNAL: a unit that is freed before the line above is seen here; one after it sets the bit itself.
         if self.units.free().0 != 0 && !mutant!("full-unchecked") {
@@ -249,19 +252,29 @@ impl Chunk {
         &leaf.room[index % LEAF / 64]
     }
 
+    /// The chunk's bit in that word.
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    fn bit(&self) -> u64 {
+        1 << (self.index.load(Ordering::Relaxed) % 64)
+    }
+
     /// Says that the chunk, which was full, may have a free unit.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     fn say_room(&self) {
-        self.room().fetch_or(1 << (self.index.load(Ordering::Relaxed) % 64), Ordering::AcqRel);
+        self.room().fetch_or(self.bit(), Ordering::AcqRel);
     }
 
     /// Frees units that somebody has claimed. `dirty`: whether their memory may have been written.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn release(&self, first: usize, count: usize, dirty: bool) {
+        // SIGNAL: counted before they are free, so that the count is never too low.
         if dirty {
             DIRTY_UNITS.fetch_add(count, Ordering::Relaxed);
         }
-        if self.units.release(first, count, dirty) {
+        let none_free = self.units.release(first, count, dirty);
+        // SIGNAL: a handler that leaves by longjmp here leaves a chunk at which nobody looks: so each later release looks whether its room
+        // is known.
+        if none_free || (self.room().load(Ordering::Relaxed) & self.bit() == 0 && !mutant!("room-once")) {
             self.say_room();
         }
     }
@@ -270,8 +283,7 @@ impl Chunk {
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     fn purge(&'static self) -> Purged {
         // SAFETY: this chunk's units.
-        let (purged, none_free) = unsafe { self.units.purge(self.unit(0), UNIT) };
-        DIRTY_UNITS.fetch_sub(purged.given, Ordering::Relaxed);
+        let (purged, none_free) = unsafe { self.units.purge(self.unit(0), UNIT, &DIRTY_UNITS) };
         // SIGNAL: before this line the search may pass over units that are free, and asks for a new chunk instead.
         if none_free {
             self.say_room();

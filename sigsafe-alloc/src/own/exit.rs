@@ -71,7 +71,8 @@ pub fn notice_thread_ends_by<E: ThreadExit>() {
 /// The thread must not be in the middle of an operation of the allocator, so that this is not for signal handlers. Operations that
 /// have been left by `longjmp` do not count.
 ///
-/// Async-signal safety: must not be called from a handler. Cost: a system call where memory is due to go back.
+/// Async-signal safety: must not be called from a handler. Cost: a system call for each stretch of memory
+/// that is due to go back, and `rt_sigprocmask` where signals were held back.
 pub unsafe fn thread_ends() {
     thread::retire();
 }

@@ -258,6 +258,8 @@ pub(super) unsafe fn dealloc(block: *mut u8, layout: Layout) {
 /// A mapping of that size that is nobody's.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 unsafe fn keep_or_unmap(pages: *mut u8, bytes: usize) {
+    // SIGNAL: counted before it is in its place, and until it is out of it; a handler that leaves by longjmp in between leaves the count
+    // too high, and fewer are kept.
     if let Some(place) = place(bytes)
         && KEPT_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes
             <= purge::bound_of_kept().max(if mutant!("kept-unbounded") { usize::MAX } else { 0 })
@@ -294,6 +296,7 @@ pub(super) unsafe fn resize(block: *mut u8, old: Layout, new: Layout) -> *mut u8
             let first = (block.addr() % CHUNK) / UNIT;
             if new < old {
                 chunk.release(first + new, old - new, true);
+                purge::after_release();
                 return block;
             }
             if chunk.claim_at(first + old, new - old) { block } else { null_mut() }
@@ -308,6 +311,7 @@ pub(super) unsafe fn resize(block: *mut u8, old: Layout, new: Layout) -> *mut u8
             if new < old {
                 // SAFETY: the caller's promise.
                 unsafe { region::release(block, new, old - new) };
+                purge::after_release();
                 return block;
             }
             // SAFETY: the caller's promise.

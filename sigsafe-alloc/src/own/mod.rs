@@ -50,6 +50,14 @@ pub use stats::Stats;
 pub use verify::{Verified, Violation};
 
 /// An allocator that any signal handler may call at any instruction.
+///
+/// All copies are the same allocator: there is one in a process.
+///
+/// Errors: null when the system has no memory; what there was stays usable. `errno` is as before.
+///
+/// Async-signal safety: all four methods may be called from a handler, whoever installed it. Cost: no system call where a list of the
+/// thread's cache, the depot or a span has a block; otherwise `mmap`, `munmap`, `mremap` or `madvise`, a clock now and then, and
+/// `rt_sigprocmask` where a signal was held back meanwhile.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct SigSafeAlloc;
 
@@ -63,25 +71,28 @@ impl SigSafeAlloc {
     }
 
     /// Gives the memory that nobody uses back to the system: the calling thread's cache, free spans and kept mappings. What lies in
-    /// other threads' caches stays there. Returns how many bytes went.
+    /// other threads' caches stays there, and in the thread's own where a handler calls this in the middle of an operation; so does a
+    /// span with one block in use. Returns how many bytes went.
     ///
     /// Async-signal safety: may be called from a handler. Cost: a system call for each stretch of free memory.
     pub fn purge(&self) -> usize {
         drain_own();
-        purge::purge()
+        thread::let_in_after(purge::purge())
     }
 
     /// How long the memory of free spans and large blocks is kept for later ones, and how much of it at most.
     ///
-    /// Once in each `delay` all of it goes back, with one of the next sixteen spans or large blocks that are freed. What would be more
-    /// than `bound` bytes of free spans, or three eighths of that of large blocks, goes back at once. The default is one second and 256 MiB.
+    /// Once in each `delay` all of it goes back, with one of the next sixteen spans or large blocks that are freed: where nothing is freed
+    /// any more, nothing goes back but by [`purge`](Self::purge). At once goes what would be more than `bound` bytes of free spans, than
+    /// three eighths of that of free blocks of 1 to 16 MiB, or than three eighths of kept mappings. The default is one second and 256 MiB;
+    /// both are the process's, and are rounded down to milliseconds and to 64 KiB.
     ///
     /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn set_purge_policy(&self, delay: Duration, bound: usize) {
         purge::set_policy(delay.as_millis().min(u32::MAX.into()) as u32, bound);
     }
 
-    /// How many bytes the block that `alloc(layout)` gives has.
+    /// How many bytes the block that `alloc(layout)` gives has. `realloc` copies, and `alloc_zeroed` zeroes, those of the layout alone.
     ///
     /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
@@ -90,14 +101,15 @@ impl SigSafeAlloc {
     }
 
     /// Looks through all spans, stacks and caches for what must not be. For tests: nobody else may be at work meanwhile, since in the
-    /// middle of an operation a block is in no list.
+    /// middle of an operation a block is in no list, and an error may be found that there is not. Blocks that have no size class are
+    /// not looked at. With the feature `hardened` an overwritten link ends the process instead.
     ///
     /// # Errors
     ///
     /// The first invariant that does not hold, and where.
     ///
     /// Async-signal safety: may be called from a handler that interrupted no operation of any thread. Cost: no system call; it
-    /// looks at every free block.
+    /// looks at every free block, and at those in caches once for each span of their class.
     pub fn verify(&self) -> Result<Verified, Violation> {
         verify::verify()
     }
@@ -105,6 +117,10 @@ impl SigSafeAlloc {
 
 /// Whether the code that runs, or that the handler which runs has interrupted, is in the middle of an operation that works on its thread's
 /// cache. A handler may allocate all the same; one that would rather not can ask.
+///
+/// It is told by where the stack pointer is: `false` where the handler runs on an alternate stack that lies above the thread's, and `true`
+/// after a `longjmp` out of an operation, to frames further down than that, until the thread has another cache. Operations without the
+/// cache, those on blocks of more than 256 KiB among them, do not count.
 ///
 /// Async-signal safety: may be called from a handler. Cost: no system call.
 #[must_use]
@@ -224,15 +240,36 @@ fn drain_own() {
     }
 }
 
-/// Blocks that are not small.
+/// Blocks of medium sizes.
 #[inline(never)]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn alloc_medium(class: Class) -> *mut u8 {
+    hardened::give_out(alloc_class(class), class)
+}
+
+/// Frees a block of a medium size.
+///
+/// # Safety
+///
+/// As for `dealloc_class`.
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+unsafe fn dealloc_medium(block: *mut u8, class: Class) {
+    // SAFETY: the caller's promise.
+    unsafe { dealloc_class(block, class) }
+}
+
+// These have no cache in hand, and lie outside of the allocator's section: after an operation that was left by `longjmp`, signals that land
+// in there are held back, and nothing comes behind the look whether there were any.
+
+/// Blocks that are not small.
+#[inline(never)]
 fn alloc_other(size: usize, align: usize) -> *mut u8 {
     // SAFETY: as in `alloc`.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     match Class::of(layout) {
-        Some(class) => hardened::give_out(alloc_class(class), class),
-        None => hardened::give_out_large(large::alloc(layout).0, layout),
+        Some(class) => alloc_medium(class),
+        None => thread::let_in_after(hardened::give_out_large(large::alloc(layout).0, layout)),
     }
 }
 
@@ -242,25 +279,25 @@ fn alloc_other(size: usize, align: usize) -> *mut u8 {
 ///
 /// `alloc_other` gave it for this layout.
 #[inline(never)]
-#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 unsafe fn dealloc_other(block: *mut u8, size: usize, align: usize) {
     // SAFETY: as in `alloc`.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     match Class::of(layout) {
         // SAFETY: the caller's promise; the class follows from the layout alone.
-        Some(class) => unsafe { dealloc_class(block, class) },
+        Some(class) => unsafe { dealloc_medium(block, class) },
         None => {
             hardened::take_in_large(block, layout);
             // SAFETY: the caller's promise.
-            unsafe { large::dealloc(block, layout) }
+            unsafe { large::dealloc(block, layout) };
+            thread::let_in_after(());
         }
     }
 }
 
-/// A block that is not small, and whether it is known to be zero.
-#[inline(always)]
-fn alloc_fresh(layout: Layout) -> Fresh {
-    let Some(class) = Class::of(layout) else { return large::alloc(layout) };
+/// A block, and whether it is known to be zero.
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn alloc_fresh(class: Class) -> Fresh {
     let Some(cached) = thread::take() else { return fresh_slowly(class) };
     let block = cached.cache().bin(class).pop();
     if block.is_null() { refill_fresh(cached, class) } else { cached.put_back((block.cast(), false)) }
@@ -293,13 +330,12 @@ unsafe fn dealloc(block: *mut u8, size: usize, align: usize) {
 }
 
 #[inline(never)]
-#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
     // SAFETY: as in `alloc`.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    let (block, zeroed) = match Class::of_small(layout) {
-        Some(class) => (alloc_class(class), false),
-        None => alloc_fresh(layout),
+    let (block, zeroed) = match Class::of(layout) {
+        Some(class) => alloc_fresh(class),
+        None => thread::let_in_after(large::alloc(layout)),
     };
     hardened::give_out_any(block, layout);
     if !zeroed && !block.is_null() {
@@ -310,7 +346,6 @@ fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
 }
 
 #[inline(never)]
-#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 unsafe fn realloc(block: *mut u8, old_size: usize, align: usize, new_size: usize) -> *mut u8 {
     // SAFETY: as in `alloc`; the caller vouches for the new size.
     let (old, new) = unsafe { (Layout::from_size_align_unchecked(old_size, align), Layout::from_size_align_unchecked(new_size, align)) };
@@ -320,7 +355,7 @@ unsafe fn realloc(block: *mut u8, old_size: usize, align: usize, new_size: usize
         (None, None) => {
             hardened::take_in_large(block, old);
             // SAFETY: the caller's promise; neither has a class.
-            let resized = unsafe { large::resize(block, old, new) };
+            let resized = thread::let_in_after(unsafe { large::resize(block, old, new) });
             if !resized.is_null() {
                 return hardened::give_out_large(resized, new);
             }

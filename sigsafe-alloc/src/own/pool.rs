@@ -30,6 +30,7 @@ pub(super) fn acquire(record: usize, has_none: impl Fn() -> bool) -> Option<&'st
     if FREE_ONES.load(Ordering::Relaxed) != 0
         && let Some(cache) = claim(FREE)
     {
+        // SIGNAL: too high a count costs a search; too low a one, behind the claim of another, a cache that is used by a later thread.
         FREE_ONES.fetch_sub(1, Ordering::Relaxed);
         return Some(cache);
     }

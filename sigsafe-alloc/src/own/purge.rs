@@ -1,7 +1,7 @@
 //! Where memory comes from before the system is asked for more, and when it goes back.
 //!
-//! Free units keep their memory for a while, since what has just been freed is often wanted again. It goes back with the first
-//! operation on a span that comes [`DELAY`] after some of it became free, and at once when it is more than [`BOUND`].
+//! Free units keep their memory for a while, since what has just been freed is often wanted again. It goes back with one of the
+//! [`CLOCK_EVERY`] releases that come [`DELAY`] after some of it became free, and at once when it is more than [`BOUND`].
 //!
 //! The system does not take locked pages. They are offered again when [`DELAY`] is over, or much more has become free.
 //!
@@ -19,6 +19,8 @@ static BOUND: AtomicUsize = AtomicUsize::new(4096);
 static DUE: AtomicU64 = AtomicU64::new(0);
 /// Units that the system has refused to take, the last time.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
+/// The same of regions.
+static REFUSED_OF_REGIONS: AtomicUsize = AtomicUsize::new(0);
 /// Releases since the clock was read.
 static RELEASES: AtomicU32 = AtomicU32::new(0);
 
@@ -41,10 +43,9 @@ pub(super) fn claim(count: usize) -> Option<Claim> {
     }
     // Nothing is left: what we keep for later goes first.
     large::purge();
-    if depot::empty()
-        && stack::trim_all(stack::ALL)
-        && let Some(claim) = chunk::claim(count)
-    {
+    depot::empty();
+    stack::trim_all(stack::ALL);
+    if let Some(claim) = chunk::claim(count) {
         return Some(claim);
     }
     claim_new(count)
@@ -63,11 +64,9 @@ fn claim_new(count: usize) -> Option<Claim> {
 pub(super) fn after_release() {
     if chunk::dirty_units() > most_units(BOUND.load(Ordering::Relaxed), REFUSED.load(Ordering::Relaxed)) {
         purge_units();
-        return;
     }
-    if region::dirty_units() * region::UNIT > bound_of_kept() {
+    if region::dirty_units() > most_units(bound_of_kept() / region::UNIT, REFUSED_OF_REGIONS.load(Ordering::Relaxed)) {
         purge_regions();
-        return;
     }
     if RELEASES.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLOCK_EVERY) {
         on_time();
@@ -91,7 +90,9 @@ fn purge_units() -> usize {
 /// Gives the memory of all free units of regions back. Bytes.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 fn purge_regions() -> usize {
-    region::purge().given * region::UNIT
+    let purged = region::purge();
+    REFUSED_OF_REGIONS.store(purged.refused, Ordering::Relaxed);
+    purged.given * region::UNIT
 }
 
 /// Gives back what is due.

@@ -94,6 +94,7 @@ unsafe fn place_of(block: *mut u8) -> (&'static Region, usize) {
 pub(super) unsafe fn release(block: *mut u8, from: usize, count: usize) {
     // SAFETY: the caller's promise.
     let (region, first) = unsafe { place_of(block) };
+    // SIGNAL: counted before they are free, so that the count is never too low.
     DIRTY_UNITS.fetch_add(count, Ordering::Relaxed);
     region.units.release(first + from, count, true);
 }
@@ -120,8 +121,7 @@ pub(super) fn purge() -> Purged {
     // SAFETY: null or a region; regions stay.
     while let Some(region) = unsafe { place.load(Ordering::Acquire).as_ref() } {
         // SAFETY: the region's units.
-        let (one, _) = unsafe { region.units.purge(region.unit(0), UNIT) };
-        DIRTY_UNITS.fetch_sub(one.given, Ordering::Relaxed);
+        let (one, _) = unsafe { region.units.purge(region.unit(0), UNIT, &DIRTY_UNITS) };
         all.given += one.given;
         all.refused += one.refused;
         place = &region.next;

@@ -68,6 +68,7 @@ impl Span {
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn new(class: Class) -> Option<&'static Span> {
         let claim = purge::claim(class.units())?;
+        // SIGNAL: up to the last line the units are this frame's alone. One that it is left in, they stay nobody's.
         let span = claim.chunk.span(claim.first);
         for unit in 1..class.units() {
             claim.chunk.span(claim.first + unit).back.store(unit as u8, Ordering::Relaxed);
@@ -181,6 +182,8 @@ impl Span {
                 other => other,
             };
             let after = before.next(head, free, state);
+            // SIGNAL: a handler that leaves by longjmp behind this line keeps a span, that was full or is empty, from everybody; to others it
+            // is nobody's until it lies on its stack, or its units are free.
             match self.anchor.compare_exchange_weak(before.0, after.0, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) if state == State::Idle => return self.release(),
                 Ok(_) if before.state() == State::Full && !mutant!("freed-unannounced") => return stack::push(self),
@@ -279,6 +282,7 @@ impl Span {
                 State::Partial
             };
             // A block that is freed meanwhile changes the anchor.
+            // SIGNAL: as in `free`.
             let after = before.next(before.head(), free, state);
             match self.anchor.compare_exchange_weak(before.0, after.0, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) if state == State::Idle => return self.release(),

@@ -19,7 +19,8 @@ pub struct Stats {
     pub spans: usize,
     /// Of runs: blocks of 256 KiB to 16 MiB, in whole units.
     pub runs: usize,
-    /// Of mappings of their own: larger blocks.
+    /// Of mappings of their own: larger blocks, those that are aligned to more than 64 KiB, or of more than 1 MiB to more than 4 KiB, and
+    /// those for which there was no room for a region.
     pub mapped: usize,
     /// Free, and not given back to the system yet.
     pub free_resident: usize,

@@ -7,11 +7,14 @@
 
 use sigsafe_core::mutant;
 
-use super::sync::{AtomicU64, Ordering};
+use super::sync::{AtomicU64, AtomicUsize, Ordering};
 use super::{hardened, os};
 
 /// How many units there are.
 pub(super) const UNITS: usize = 64;
+
+/// A purge has so many units in hand at most: what a handler that leaves it by longjmp keeps from everybody.
+const STRETCH: usize = 16;
 
 /// All zero: no unit is free, and all are clean.
 #[repr(C)]
@@ -85,6 +88,7 @@ impl Units {
             };
             let bits = run(first, count);
             match self.free.compare_exchange_weak(free, free & !bits, Ordering::AcqRel, Ordering::Acquire) {
+                // SIGNAL: what is dirty is read and cleared behind the claim, when nobody else changes it.
                 Ok(_) => return Some(Run { first, dirty: self.clean(bits), last: free == bits }),
                 Err(now) => free = now,
             }
@@ -124,13 +128,14 @@ impl Units {
         self.free.fetch_or(bits, Ordering::SeqCst) == 0
     }
 
-    /// Gives the memory of the free units back to the system; and whether there was no free one meanwhile.
+    /// Gives the memory of the free units back to the system; and whether there was no free one meanwhile. `counted`: among how many
+    /// free and dirty ones these are.
     ///
     /// # Safety
     ///
     /// They are `unit` bytes each, from `start` on, and free ones are nobody's.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-    pub(super) unsafe fn purge(&self, start: *mut u8, unit: usize) -> (Purged, bool) {
+    pub(super) unsafe fn purge(&self, start: *mut u8, unit: usize, counted: &AtomicUsize) -> (Purged, bool) {
         let (mut given, mut refused, mut none_free) = (0, 0, false);
         loop {
             let free = self.free.load(Ordering::Acquire);
@@ -140,19 +145,24 @@ impl Units {
             }
             // One stretch at a time is taken out of the free ones, so that nobody uses it meanwhile.
             let first = dirty.trailing_zeros() as usize;
-            let count = (dirty >> first).trailing_ones() as usize;
+            let count = ((dirty >> first).trailing_ones() as usize).min(STRETCH);
             let bits = run(first, count);
             let taken = self.free.compare_exchange(free, free & !bits, Ordering::AcqRel, Ordering::Relaxed);
             if taken.is_err() && !mutant!("purged-in-use") {
                 continue;
             }
+            // SIGNAL: a handler that leaves by longjmp from here on keeps the stretch from everybody; it is not counted any more. Another
+            // purge may have been at it since `dirty` was read.
+            let cleaned = self.clean(bits);
+            counted.fetch_sub(cleaned, Ordering::Relaxed);
             // SAFETY: units that this thread has claimed.
             if unsafe { os::discard(start.add(first * unit), count * unit) } {
-                // Another purge may have been at the same stretch since `dirty` was read.
-                given += self.clean(bits);
+                given += cleaned;
                 hardened::discard(start, first, count);
             } else {
                 refused |= bits;
+                self.dirty.fetch_or(bits, Ordering::AcqRel);
+                counted.fetch_add(count, Ordering::Relaxed);
             }
             none_free |= self.free.fetch_or(bits, Ordering::SeqCst) == 0;
         }
