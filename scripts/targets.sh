@@ -63,12 +63,14 @@ check() {
   RUSTFLAGS='-D warnings' row 'checked, without std' "$target" cargo_with_core check --locked "${crates[@]}" --target "$target"
 }
 
-# The allocator's tests in every_instruction.rs: long, and of the same instructions as on the machine's own system.
-stepping=(--skip a_handler_at_every_boundary_of_one_run --skip a_handler_at_one_boundary_at_a_time --skip a_new_chunk_at_every_boundary
-  --skip a_managed_handler_never_runs_while_the_cache_is_in_hand)
+# tests_of CRATE PATTERN: cargo's arguments for the tests of a crate but for those whose names fit the pattern.
+tests_of() {
+  printf -- '-p\n%s\n--lib\n' "$1"
+  (cd "$1/tests" && ls ./*.rs) | sed -E 's/^\.\/(.*)\.rs$/\1/' | grep -vxE "$2" | sed 's/^/--test=/'
+}
 
 musl() {
-  local target files
+  local target of_alloc of_core
   for target in x86_64-unknown-linux-musl aarch64-unknown-linux-musl; do
     if has_target "$target"; then
       row 'built, with the feature std' "$target" cargo build --locked "${crates[@]}" --features sigsafe-core/std --target "$target"
@@ -76,14 +78,14 @@ musl() {
       row 'built, without std' "$target" cargo_with_core build --locked "${crates[@]}" --target "$target"
     fi
   done
-  # Linked statically, as musl is, and run: all but the two long sweeps, which step through no instruction of a C library's.
+  # Linked statically, as musl is, and run: all but three long sweeps, which step through no instruction of a C library's.
   target=x86_64-unknown-linux-musl
   if has_target "$target"; then
-    row 'tests of alloc and mutex run, but for four' "$target" \
-      cargo test --locked -p sigsafe-alloc -p sigsafe-mutex --lib --tests --no-fail-fast --target "$target" -- "${stepping[@]}"
-    mapfile -t files < <(cd sigsafe-core/tests && ls ./*.rs | sed -E 's/^\.\/(.*)\.rs$/--test=\1/' | grep -vxE -e '--test=sweep(_mask)?')
-    row 'tests of core run, but for two sweeps' "$target" \
-      cargo test --locked -p sigsafe-core --lib "${files[@]}" --no-fail-fast --target "$target"
+    mapfile -t of_alloc < <(tests_of sigsafe-alloc 'every_instruction|hardened')
+    row 'tests of alloc run, but for a sweep' "$target" cargo test --locked "${of_alloc[@]}" --no-fail-fast --target "$target"
+    row 'tests of mutex run' "$target" cargo test --locked -p sigsafe-mutex --lib --tests --no-fail-fast --target "$target"
+    mapfile -t of_core < <(tests_of sigsafe-core 'sweep(_mask)?')
+    row 'tests of core run, but for two sweeps' "$target" cargo test --locked "${of_core[@]}" --no-fail-fast --target "$target"
   fi
 }
 
@@ -179,7 +181,7 @@ aarch64() {
   read_left_out
   qemu-aarch64 --version | head -n 1
   # Examples in the documentation are the same programs on every platform: they run on this one's.
-  row 'tests of alloc and mutex run under qemu-user' "$target" "${test[@]}" -p sigsafe-alloc -p sigsafe-mutex --lib --tests --no-fail-fast
+  row 'tests of alloc and mutex run under qemu-user' "$target" env PROPTEST_CASES=256 "${test[@]}" -p sigsafe-alloc -p sigsafe-mutex --lib --tests --no-fail-fast
   row "tests of core run under qemu-user, but for ${#why[@]}" "$target" core_in_qemu
   row "what those ${#why[@]} show, qemu cannot" "$target" left_out_fails
 }

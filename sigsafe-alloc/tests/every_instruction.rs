@@ -20,7 +20,7 @@ use sweep::way::{CACHE, LARGE, NO_CACHE, SPANS};
 /// Of a loaded machine, and of every boundary.
 const LIMIT: Duration = Duration::from_secs(3600);
 /// Of the sample.
-const STRIDE: u64 = 23;
+const STRIDE: u64 = 41;
 
 #[test]
 fn the_lists_of_the_cache() {

@@ -213,7 +213,7 @@ fn sweep_one(way: &'static Way, held: &mut Vec<Block>, (offset, stride): (usize,
 
 /// A second signal in the handling of the first: of each way a sample of the pairs.
 pub(crate) fn sweep_pairs() {
-    let (firsts, seconds) = (number("SIGSAFE_SWEEP_FIRSTS", 1), number("SIGSAFE_SWEEP_SECONDS", 10));
+    let (firsts, seconds) = (number("SIGSAFE_SWEEP_FIRSTS", 1), number("SIGSAFE_SWEEP_SECONDS", 4));
     let seed = number("SIGSAFE_SWEEP_SEED", u64::from(std::process::id()));
     println!("SIGSAFE_SWEEP_SEED={seed}");
     install();

@@ -37,6 +37,17 @@ pub(super) struct Boundary {
     steps: u32,
 }
 
+impl Boundary {
+    /// Whether it lies in the kernel's code that reads the clock without a call. The traced process has it where this one has.
+    pub(super) fn in_vdso(&self) -> bool {
+        /// It has one or two pages.
+        const LENGTH: u64 = 4 * 4096;
+        // SAFETY: reads what the kernel has told this process.
+        let start = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+        start != 0 && (start..start + LENGTH).contains(&self.pc)
+    }
+}
+
 struct Thread {
     id: c_int,
     /// Between its marks.
