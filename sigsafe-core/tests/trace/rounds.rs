@@ -14,11 +14,11 @@ use crate::step::watch::Tally;
 /// another turn, which no later run has to take; and libc's memory is not at once in a state to which a story returns.
 fn agreed(mut lesson: impl FnMut() -> Vec<Boundary>) -> Vec<Boundary> {
     // Of a machine with other things to do, two in a row that read the clock may have waited for the same tick.
-    const READING_THE_CLOCK: u32 = 5;
-    const MOST: u32 = 20;
+    const READING_THE_CLOCK: (u32, u32) = (5, 20);
+    const OTHERS: (u32, u32) = (2, 5);
     let (mut fewest, mut agree) = (lesson(), false);
-    let least = if fewest.iter().any(Boundary::in_vdso) { READING_THE_CLOCK } else { 2 };
-    for count in 1..MOST {
+    let (least, most) = if fewest.iter().any(Boundary::in_vdso) { READING_THE_CLOCK } else { OTHERS };
+    for count in 1..most {
         if agree && count >= least {
             break;
         }
