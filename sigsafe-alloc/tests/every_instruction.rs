@@ -2,7 +2,8 @@
 //!
 //! Each boundary is met three times: by a handler that allocates blocks of every kind, resizes and frees them; by one that frees the
 //! main flow's blocks and leaves it some to free; and by a managed one, which the operation holds back for exactly as long as it has
-//! the cache in hand. A sample of the boundaries is met by two signals, the second in the handling of the first. After each run the
+//! the cache in hand. Of one way in four a sample of the
+//! boundaries is met by two signals, the second in the handling of the first. After each run the
 //! blocks' contents are looked at, and `verify` walks the whole heap, before the blocks are freed and after.
 //!
 //! `SIGSAFE_SWEEP_STRIDE=1` takes all of them. Without it, all that the lists of the cache have, and a sample of the others.
