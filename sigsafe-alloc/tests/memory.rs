@@ -6,9 +6,9 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sigsafe_alloc::SigSafeAlloc;
+use sigsafe_alloc::{SigSafeAlloc, Stats};
 use sigsafe_test_harness::isolate::isolated;
 
 static A: SigSafeAlloc = SigSafeAlloc;
@@ -239,14 +239,23 @@ fn what_shrinking_blocks_free_is_bounded_too() {
 #[test]
 fn what_is_free_goes_back_after_the_delay() {
     isolated("what_is_free_goes_back_after_the_delay", || {
-        A.set_purge_policy(Duration::from_millis(50), 1 << 30);
+        const DELAY: Duration = Duration::from_millis(500);
+        // Of the clock that the allocator reads.
+        const GRAIN: Duration = Duration::from_millis(20);
+        A.set_purge_policy(DELAY, 1 << 30);
+        let start = Instant::now();
         drop((Block::many(600 * KIB, 16 * MIB), Block::new(8 * MIB), Block::new(20 * MIB)));
-        assert!(A.stats().free_resident > 20 * MIB && A.stats().kept == 20 * MIB);
-        // The time is what is tested here; the clock's grain is some milliseconds.
-        thread::sleep(Duration::from_millis(100));
-        for _ in 0..16 {
+        let there = |stats: &Stats| stats.free_resident > 20 * MIB && stats.kept == 20 * MIB;
+        let gone = |stats: &Stats| stats.free_resident <= 16 * 640 * KIB && stats.kept == 0;
+        loop {
             drop(Block::new(600 * KIB));
+            let (stats, after) = (A.stats(), start.elapsed());
+            assert!(there(&stats) || gone(&stats) || after > DELAY, "after {after:?}: {stats:?}");
+            if gone(&stats) {
+                assert!(after + GRAIN >= DELAY, "after {after:?}: {stats:?}");
+                break;
+            }
+            assert!(after < 20 * DELAY, "it stays: {stats:?}");
         }
-        assert!(A.stats().free_resident <= 16 * 640 * KIB && A.stats().kept == 0, "{:?}", A.stats());
     });
 }
