@@ -102,6 +102,7 @@ declare -A catches=(
   [cleared-early]="-p sigsafe-alloc --test every_instruction the_lists_of_the_cache"
   [parked-in-allocator]="-p sigsafe-alloc --test every_instruction the_lists_of_the_cache"
   [not-let-in]="-p sigsafe-alloc --test every_instruction the_lists_of_the_cache"
+  [flushed-is-forgotten]="-p sigsafe-alloc --test over what_a_foreign_handler_lets_in_during_a_capture_is_not_blocked_for_good"
   [left-not-let-in]="-p sigsafe-alloc --test leaving what_arrives_in_operations_without_the_cache_is_let_in_at_their_ends"
   [room-once]="-p sigsafe-alloc --test leaving a_free_that_is_left_does_not_hide_its_chunk_from_those_that_come_later"
   [dirty-is-zero]="-p sigsafe-alloc --test every_instruction spans_their_stack_and_chunks"

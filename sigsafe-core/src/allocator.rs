@@ -94,6 +94,12 @@ fn mark(r: &ThreadRecord) -> usize {
     unsafe { mark.as_ref() }.map_or(0, |mark| mark.load(Ordering::Relaxed))
 }
 
+/// Whether an operation works on the thread's cache, or has been left.
+#[inline]
+pub(crate) fn marked(r: &ThreadRecord) -> bool {
+    mark(r) != 0
+}
+
 /// Whether the code with this stack pointer runs in or above an operation of the allocator that works on the thread's cache, as far
 /// as the stack tells.
 #[inline]

@@ -97,7 +97,8 @@ unsafe fn block_on_return(r: &ThreadRecord, set: SigSet, context: *mut libc::uco
     // context and adds that to `added`; both are part of what is added and blocked below.
     r.added.fetch_or(set.bits() & !*frame_mask, Ordering::Relaxed);
     // SIGNAL: `added` first, then the mask. In between `added` names signals that are not blocked yet, and unblocking those
-    // changes nothing; the other way round they could stay blocked with nobody knowing.
+    // changes nothing; the other way round they could stay blocked with nobody knowing. A foreign handler over an operation of the
+    // allocator, whose own operation ends in between, lets them in and leaves them named.
     if !mutant!("no-frame-mask") {
         *frame_mask |= set.bits();
     }
