@@ -30,23 +30,24 @@ static LEFT: AtomicU32 = AtomicU32::new(0);
 fn leavable(operation: extern "C" fn()) {
     // SAFETY: calls a function of C's convention with an aligned stack, and says that it spoils what that may. A handler that comes
     // to the label by way of a changed context puts back the four registers that a call keeps and that are not declared as spoilt.
+    // Nothing is left behind the last instruction here: what the compiler puts there may take this frame away.
     unsafe {
         asm!(
             "lea rax, [rip + 2f]",
-            "mov [rdi], rax",
-            "mov [rdi + 8], rsp",
-            "mov [rdi + 16], rbp",
-            "mov [rdi + 24], rbx",
-            "mov qword ptr [rdi + 32], 1",
-            "call rsi",
+            "mov [rip + {landing}], rax",
+            "mov [rip + {landing} + 8], rsp",
+            "mov [rip + {landing} + 16], rbp",
+            "mov [rip + {landing} + 24], rbx",
+            "mov qword ptr [rip + {landing} + 32], 1",
+            "call rdi",
             "2:",
-            in("rdi") &raw const LANDING,
-            in("rsi") operation,
+            "mov qword ptr [rip + {landing} + 32], 0",
+            in("rdi") operation,
+            landing = sym LANDING,
             out("r12") _, out("r13") _, out("r14") _, out("r15") _,
             clobber_abi("C"),
         );
     }
-    LANDING[4].store(0, SeqCst);
 }
 
 /// Has the interrupted code go on at the landing, with the registers that belong there.
@@ -176,7 +177,6 @@ fn left_at_every_instruction_of_a_pair() {
         for at in 1..=whole.boundaries {
             let ((), stepped) = step::during_and_leave(at, leave, || leavable(one_pair));
             assert_eq!(stepped.runs, 1, "boundary {at}");
-            LANDING[4].store(0, SeqCst);
             a_managed_signal_is_delivered(at as u32);
             A.verify().unwrap_or_else(|violation| panic!("boundary {at}: {violation}"));
         }
@@ -220,7 +220,6 @@ fn a_purge_that_is_left_keeps_no_more_than_a_span_from_the_others() {
         for at in (1..=whole.boundaries).step_by(1 + whole.boundaries as usize / 30) {
             let kept = spans_in_use();
             step::during_and_leave(at, leave, || leavable(purge));
-            LANDING[4].store(0, SeqCst);
             kept.into_iter().for_each(free);
             A.purge();
             let now = A.stats().spans / SPAN;
@@ -274,7 +273,6 @@ fn leave_one() {
     let marked = A.stats().caches_marked;
     for at in 1.. {
         let ((), stepped) = step::during_and_leave(at, leave, || leavable(one_pair));
-        LANDING[4].store(0, SeqCst);
         assert_eq!(stepped.runs, 1, "the cache is in hand somewhere");
         if A.stats().caches_marked > marked {
             return;
@@ -347,7 +345,6 @@ fn a_free_that_is_left_does_not_hide_its_chunk_from_those_that_come_later() {
             // In a child, since what was left may be lost.
             let ended = child::run(|| {
                 let ((), stepped) = step::during_and_leave(at, leave, || leavable(free_first));
-                LANDING[4].store(0, SeqCst);
                 // SAFETY: our block.
                 unsafe { A.dealloc(blocks[1], layout(16)) };
                 alloc(16);
