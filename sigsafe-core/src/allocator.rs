@@ -26,6 +26,7 @@ static TEXT: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 ///
 /// Async-signal safety: may be called from a handler. Cost: no system call.
 pub fn set_text(start: usize, end: usize) {
+    // SIGNAL: in between, and before, nothing lies there.
     TEXT[0].store(start, Ordering::Relaxed);
     TEXT[1].store(end, Ordering::Relaxed);
 }

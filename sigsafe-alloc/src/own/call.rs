@@ -87,6 +87,7 @@ mod linux {
         address(unsafe { call(libc::SYS_mmap, arguments) })
     }
 
+    /// Whether that has worked is of no use to anybody.
     ///
     /// # Safety
     ///

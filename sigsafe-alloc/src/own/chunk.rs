@@ -264,14 +264,12 @@ impl Chunk {
         self.room().fetch_or(self.bit(), Ordering::AcqRel);
     }
 
-    /// Frees units that somebody has claimed. `dirty`: whether their memory may have been written.
+    /// Frees units that somebody has claimed.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-    pub(super) fn release(&self, first: usize, count: usize, dirty: bool) {
+    pub(super) fn release(&self, first: usize, count: usize) {
         // SIGNAL: counted before they are free, so that the count is never too low.
-        if dirty {
-            DIRTY_UNITS.fetch_add(count, Ordering::Relaxed);
-        }
-        let none_free = self.units.release(first, count, dirty);
+        DIRTY_UNITS.fetch_add(count, Ordering::Relaxed);
+        let none_free = self.units.release(first, count);
         // SIGNAL: a handler that leaves by longjmp here leaves a chunk at which nobody looks: so each later release looks whether its room
         // is known.
         if none_free || (self.room().load(Ordering::Relaxed) & self.bit() == 0 && !mutant!("room-once")) {

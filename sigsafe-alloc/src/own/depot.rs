@@ -76,11 +76,10 @@ pub(super) fn take(class: Class) -> *mut Block {
     null_mut()
 }
 
-/// Gives all lists back to their spans. Whether there were any.
+/// Gives all lists back to their spans.
 #[cold]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-pub(super) fn empty() -> bool {
-    let mut any = false;
+pub(super) fn empty() {
     for index in 0..CLASSES {
         let Some(class) = Class::from_index(index) else { break };
         // SIGNAL: a handler that leaves by longjmp here keeps one list from everybody.
@@ -89,12 +88,10 @@ pub(super) fn empty() -> bool {
             if list.is_null() {
                 break;
             }
-            any = true;
             // SAFETY: free blocks that were just taken.
             unsafe { give_back(list) };
         }
     }
-    any
 }
 
 /// The first block of each list, for checks while nobody is at work.

@@ -21,7 +21,7 @@ const LARGEST_RUN: usize = 1 << 20;
 const LARGEST_KEPT: usize = 64 << 20;
 /// Places for each size.
 const PLACES: usize = 4;
-const SIZES: usize = 8 * (LARGEST_KEPT / LARGEST_RUN).ilog2() as usize;
+const SIZES: usize = 8 * (LARGEST_KEPT / region::LARGEST).ilog2() as usize;
 
 static KEPT: [[AtomicPtr<u8>; PLACES]; SIZES] = [const { [const { AtomicPtr::new(null_mut()) }; PLACES] }; SIZES];
 static KEPT_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -91,11 +91,11 @@ fn mapping(size: usize) -> usize {
 /// The place of a mapping's size among those that are kept.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 fn place(bytes: usize) -> Option<usize> {
-    if bytes <= LARGEST_RUN || bytes > LARGEST_KEPT {
+    if bytes <= region::LARGEST || bytes > LARGEST_KEPT {
         return None;
     }
     let last = bytes - 1;
-    let doubling = last.ilog2() - LARGEST_RUN.ilog2();
+    let doubling = last.ilog2() - region::LARGEST.ilog2();
     Some(8 * doubling as usize + (last >> (last.ilog2() - 3) & 7))
 }
 
@@ -231,7 +231,7 @@ pub(super) unsafe fn dealloc(block: *mut u8, layout: Layout) {
         Kind::Run(units) => {
             // SAFETY: runs lie in chunks.
             let chunk = unsafe { Chunk::of(block) };
-            chunk.release((block.addr() % CHUNK) / UNIT, units, true);
+            chunk.release((block.addr() % CHUNK) / UNIT, units);
             purge::after_release();
         }
         Kind::Big(units) if !outside(block) => {
@@ -258,21 +258,19 @@ pub(super) unsafe fn dealloc(block: *mut u8, layout: Layout) {
 /// A mapping of that size that is nobody's.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 unsafe fn keep_or_unmap(pages: *mut u8, bytes: usize) {
-    // SIGNAL: counted before it is in its place, and until it is out of it; a handler that leaves by longjmp in between leaves the count
-    // too high, and fewer are kept.
-    if let Some(place) = place(bytes)
-        && KEPT_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes
-            <= purge::bound_of_kept().max(if mutant!("kept-unbounded") { usize::MAX } else { 0 })
-    {
-        for kept in &KEPT[place] {
-            if kept.load(Ordering::Relaxed).is_null()
-                && kept.compare_exchange(null_mut(), pages, Ordering::Release, Ordering::Relaxed).is_ok()
-            {
-                return;
+    if let Some(place) = place(bytes) {
+        let bound = purge::bound_of_kept().max(if mutant!("kept-unbounded") { usize::MAX } else { 0 });
+        // SIGNAL: counted before it is in its place, and until it is out of it; a handler that leaves by longjmp in between leaves the
+        // count too high, and fewer are kept.
+        if KEPT_BYTES.fetch_add(bytes, Ordering::Relaxed) + bytes <= bound {
+            for kept in &KEPT[place] {
+                if kept.load(Ordering::Relaxed).is_null()
+                    && kept.compare_exchange(null_mut(), pages, Ordering::Release, Ordering::Relaxed).is_ok()
+                {
+                    return;
+                }
             }
         }
-        KEPT_BYTES.fetch_sub(bytes, Ordering::Relaxed);
-    } else if place(bytes).is_some() {
         KEPT_BYTES.fetch_sub(bytes, Ordering::Relaxed);
     }
     // SAFETY: the caller's promise.
@@ -295,7 +293,7 @@ pub(super) unsafe fn resize(block: *mut u8, old: Layout, new: Layout) -> *mut u8
             let chunk = unsafe { Chunk::of(block) };
             let first = (block.addr() % CHUNK) / UNIT;
             if new < old {
-                chunk.release(first + new, old - new, true);
+                chunk.release(first + new, old - new);
                 purge::after_release();
                 return block;
             }
@@ -359,7 +357,7 @@ pub(super) fn purge() -> usize {
 /// The size of the mappings in a place.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 fn kept_size(place: usize) -> usize {
-    let base = LARGEST_RUN << (place / 8);
+    let base = region::LARGEST << (place / 8);
     base + (place % 8 + 1) * (base / 8)
 }
 
@@ -375,7 +373,7 @@ mod tests {
 
     #[test]
     fn mappings_lose_at_most_an_eighth_and_have_places_of_their_own() {
-        let mut size = LARGEST_RUN + 1;
+        let mut size = region::LARGEST + 1;
         while size <= LARGEST_KEPT {
             let bytes = mapping(size);
             assert!(bytes >= size && (bytes - size) * 8 < bytes && bytes & (UNIT - 1) == 0, "{size}");

@@ -67,7 +67,7 @@ impl SigSafeAlloc {
     /// Async-signal safety: may be called from a handler. Cost: no system call; it looks at every span.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        stats::stats()
+        thread::let_in_after(stats::stats())
     }
 
     /// Gives the memory that nobody uses back to the system: the calling thread's cache, free spans and kept mappings. What lies in
@@ -90,6 +90,7 @@ impl SigSafeAlloc {
     /// Async-signal safety: may be called from a handler. Cost: no system call.
     pub fn set_purge_policy(&self, delay: Duration, bound: usize) {
         purge::set_policy(delay.as_millis().min(u32::MAX.into()) as u32, bound);
+        thread::let_in_after(());
     }
 
     /// How many bytes the block that `alloc(layout)` gives has. `realloc` copies, and `alloc_zeroed` zeroes, those of the layout alone.
@@ -97,7 +98,7 @@ impl SigSafeAlloc {
     /// Async-signal safety: may be called from a handler. Cost: no system call.
     #[must_use]
     pub fn usable_size(&self, layout: Layout) -> usize {
-        Class::of(layout).map_or_else(|| large::usable(layout), Class::size)
+        Class::of(layout).map_or_else(|| thread::let_in_after(large::usable(layout)), Class::size)
     }
 
     /// Looks through all spans, stacks and caches for what must not be. For tests: nobody else may be at work meanwhile, since in the
@@ -111,7 +112,7 @@ impl SigSafeAlloc {
     /// Async-signal safety: may be called from a handler that interrupted no operation of any thread. Cost: no system call; it
     /// looks at every free block, and at those in caches once for each span of their class.
     pub fn verify(&self) -> Result<Verified, Violation> {
-        verify::verify()
+        thread::let_in_after(verify::verify())
     }
 }
 
@@ -169,6 +170,12 @@ fn alloc_slowly(class: Class) -> *mut u8 {
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 fn fresh_slowly(class: Class) -> Fresh {
     let Some(cached) = thread::take_missing() else { return thread::let_in_after(shared::alloc(class)) };
+    pop_or_refill(cached, class)
+}
+
+/// A block, or null, and whether it is known to be zero.
+#[inline(always)]
+fn pop_or_refill(cached: Cached, class: Class) -> Fresh {
     let block = cached.cache().bin(class).pop();
     if block.is_null() { refill_fresh(cached, class) } else { cached.put_back((block.cast(), false)) }
 }
@@ -183,6 +190,17 @@ unsafe fn dealloc_class(block: *mut u8, class: Class) {
     hardened::take_in(block, class);
     // SAFETY: the caller's promise.
     let Some(cached) = thread::take() else { return unsafe { dealloc_slowly(block, class) } };
+    // SAFETY: the caller's promise.
+    unsafe { push_or_overflow(cached, class, block) }
+}
+
+/// Puts the block on its list, full or not.
+///
+/// # Safety
+///
+/// As for `dealloc_class`.
+#[inline(always)]
+unsafe fn push_or_overflow(cached: Cached, class: Class, block: *mut u8) {
     // SAFETY: the caller's promise.
     if unsafe { cached.cache().push(class, block.cast()) } {
         cached.put_back(());
@@ -221,12 +239,7 @@ unsafe fn dealloc_slowly(block: *mut u8, class: Class) {
         return thread::let_in_after(());
     };
     // SAFETY: the caller's promise.
-    if unsafe { cached.cache().push(class, block.cast()) } {
-        cached.put_back(());
-    } else {
-        // SAFETY: the caller's promise.
-        unsafe { overflow(cached, class, block) }
-    }
+    unsafe { push_or_overflow(cached, class, block) }
 }
 
 /// Gives back what the thread's cache has, unless an operation is under way.
@@ -257,6 +270,14 @@ fn alloc_medium(class: Class) -> *mut u8 {
 unsafe fn dealloc_medium(block: *mut u8, class: Class) {
     // SAFETY: the caller's promise.
     unsafe { dealloc_class(block, class) }
+}
+
+/// A block, and whether it is known to be zero.
+#[inline(never)]
+#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+fn alloc_fresh(class: Class) -> Fresh {
+    let Some(cached) = thread::take() else { return fresh_slowly(class) };
+    pop_or_refill(cached, class)
 }
 
 // These have no cache in hand, and lie outside of the allocator's section: after an operation that was left by `longjmp`, signals that land
@@ -294,15 +315,6 @@ unsafe fn dealloc_other(block: *mut u8, size: usize, align: usize) {
     }
 }
 
-/// A block, and whether it is known to be zero.
-#[inline(never)]
-#[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-fn alloc_fresh(class: Class) -> Fresh {
-    let Some(cached) = thread::take() else { return fresh_slowly(class) };
-    let block = cached.cache().bin(class).pop();
-    if block.is_null() { refill_fresh(cached, class) } else { cached.put_back((block.cast(), false)) }
-}
-
 // The four operations. Their arguments are those of the language's own functions (`__rust_alloc` and its kind), in that order, so that
 // these are one jump each.
 
@@ -334,10 +346,15 @@ fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
     // SAFETY: as in `alloc`.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     let (block, zeroed) = match Class::of(layout) {
-        Some(class) => alloc_fresh(class),
-        None => thread::let_in_after(large::alloc(layout)),
+        Some(class) => {
+            let (block, zeroed) = alloc_fresh(class);
+            (hardened::give_out(block, class), zeroed)
+        }
+        None => {
+            let (block, zeroed) = large::alloc(layout);
+            thread::let_in_after((hardened::give_out_large(block, layout), zeroed))
+        }
     };
-    hardened::give_out_any(block, layout);
     if !zeroed && !block.is_null() {
         // SAFETY: the block has at least these bytes.
         unsafe { ptr::write_bytes(block, 0, size) };
@@ -355,9 +372,9 @@ unsafe fn realloc(block: *mut u8, old_size: usize, align: usize, new_size: usize
         (None, None) => {
             hardened::take_in_large(block, old);
             // SAFETY: the caller's promise; neither has a class.
-            let resized = thread::let_in_after(unsafe { large::resize(block, old, new) });
+            let resized = unsafe { large::resize(block, old, new) };
             if !resized.is_null() {
-                return hardened::give_out_large(resized, new);
+                return thread::let_in_after(hardened::give_out_large(resized, new));
             }
             hardened::give_out_large(block, old);
         }

@@ -96,7 +96,7 @@ pub(super) unsafe fn release(block: *mut u8, from: usize, count: usize) {
     let (region, first) = unsafe { place_of(block) };
     // SIGNAL: counted before they are free, so that the count is never too low.
     DIRTY_UNITS.fetch_add(count, Ordering::Relaxed);
-    region.units.release(first + from, count, true);
+    region.units.release(first + from, count);
 }
 
 /// Makes a block of `old` units longer where it is, if the units behind it are free.

@@ -28,8 +28,6 @@ pub(super) struct Span {
     carved: AtomicU32,
     size: AtomicU32,
     capacity: AtomicU32,
-    /// In bytes.
-    length: AtomicU32,
     class: AtomicU8,
     /// How many units further down the span starts.
     back: AtomicU8,
@@ -77,7 +75,6 @@ impl Span {
         span.carved.store(0, Ordering::Relaxed);
         span.size.store(class.size() as u32, Ordering::Relaxed);
         span.capacity.store(class.capacity() as u32, Ordering::Relaxed);
-        span.length.store((class.units() * UNIT) as u32, Ordering::Relaxed);
         span.class.store(class.index() as u8, Ordering::Relaxed);
         span.units.store(class.units() as u8, Ordering::Relaxed);
         span.zeroed.store(claim.zeroed.into(), Ordering::Relaxed);
@@ -197,7 +194,7 @@ impl Span {
     /// Gives the units back. The caller is the only one who knows the span.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     fn release(&'static self) {
-        self.chunk().release(self.unit(), self.units(), true);
+        self.chunk().release(self.unit(), self.units());
         purge::after_release();
     }
 
@@ -256,13 +253,9 @@ impl Span {
             unsafe { set_link(block.cast(), next.cast()) };
             block = next;
         }
-        if count > 1 {
-            // SAFETY: as above.
-            unsafe { set_link(block.cast(), null_mut()) };
-        }
         let zeroed = count == 1 && self.zeroed.load(Ordering::Relaxed) != 0;
         if !zeroed {
-            // SAFETY: as above; a block of one is not linked, so that its memory stays as it is.
+            // SAFETY: as above; a single block whose memory is zero is not linked, so that it stays so.
             unsafe { set_link(block.cast(), null_mut()) };
         }
         Some(Taken { first: first.cast(), count, zeroed })

@@ -32,7 +32,7 @@ static STACKS: [Stack; CLASSES] =
 /// As a bound: all spans of the stacks are looked at.
 pub(super) const ALL: usize = usize::MAX;
 
-/// So many idle spans of a class stay where they are.
+/// With twice as many idle spans and one more of a class, those that lie near the top of its stack go back to their chunks.
 const IDLE_KEPT: u32 = 4;
 
 impl Head {

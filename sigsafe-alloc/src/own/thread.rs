@@ -139,7 +139,7 @@ fn mark(word: &AtomicUsize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        word.store(allocator::stack_pointer() & !1, Ordering::Relaxed);
+        word.store(allocator::stack_pointer(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
     }
 }
@@ -219,7 +219,5 @@ pub(super) fn retire() {
         }
         pool::release(cache);
     }
-    if allocator::held_back() {
-        allocator::let_in();
-    }
+    let_in_after(());
 }

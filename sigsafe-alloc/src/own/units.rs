@@ -118,13 +118,11 @@ impl Units {
         (self.dirty.fetch_and(!bits, Ordering::AcqRel) & bits).count_ones() as usize
     }
 
-    /// Frees units that somebody has claimed; `dirty`: whether their memory may have been written. Whether there was no free one.
+    /// Frees units that somebody has claimed. Whether there was no free one.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-    pub(super) fn release(&self, first: usize, count: usize, dirty: bool) -> bool {
+    pub(super) fn release(&self, first: usize, count: usize) -> bool {
         let bits = run(first, count);
-        if dirty {
-            self.dirty.fetch_or(bits, Ordering::AcqRel);
-        }
+        self.dirty.fetch_or(bits, Ordering::AcqRel);
         self.free.fetch_or(bits, Ordering::SeqCst) == 0
     }
 
@@ -151,10 +149,10 @@ impl Units {
             if taken.is_err() && !mutant!("purged-in-use") {
                 continue;
             }
-            // SIGNAL: a handler that leaves by longjmp from here on keeps the stretch from everybody; it is not counted any more. Another
-            // purge may have been at it since `dirty` was read.
+            // Another purge may have been at the same stretch since `dirty` was read.
             let cleaned = self.clean(bits);
             counted.fetch_sub(cleaned, Ordering::Relaxed);
+            // SIGNAL: a handler that leaves by longjmp since the claim keeps the stretch from everybody; from here on it is not counted.
             // SAFETY: units that this thread has claimed.
             if unsafe { os::discard(start.add(first * unit), count * unit) } {
                 given += cleaned;

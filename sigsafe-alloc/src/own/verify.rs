@@ -178,7 +178,7 @@ fn in_chunk(block: *mut Block) -> bool {
 
 /// A free block that is in no span's list, but in one of its class.
 fn verify_block(block: *mut Block, class: Class) -> Result<(), Violation> {
-    // SAFETY: in a list, so of a span, or the walk of the spans would not have passed.
+    // SAFETY: in a chunk, or `blocks` had not let it through; each unit has a descriptor, which leads to one of the same chunk.
     let span = unsafe { Span::of(block) };
     if span.class() != Some(class) || span.anchor().state() == State::Idle || index_in(span, class, block).is_none() {
         return wrong("a list has blocks of its class", block.addr());

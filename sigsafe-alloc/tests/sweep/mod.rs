@@ -268,24 +268,29 @@ fn pairs_of_one(way: &'static Way, held: &mut Vec<Block>, path: &Path, seconds: 
 }
 
 /// Where the program counter comes by on a way: without a signal, and with one right before each compare-and-swap, which then has to be
-/// repeated if the handler has changed the word.
-pub(crate) fn program_counters(way: &'static Way) -> BTreeSet<usize> {
-    let met = Counters::<{ 1 << 16 }>::new();
+/// repeated if the handler has changed the word. `tried` has those with which other ways have done that often enough.
+pub(crate) fn program_counters(way: &'static Way, tried: &mut HashMap<usize, u32>) -> BTreeSet<usize> {
+    /// A handler does not change every word.
+    const OFTEN_ENOUGH: u32 = 3;
+    let (met, swaps) = (Counters::<{ 1 << 16 }>::new(), Counters::<{ 1 << 10 }>::new());
     let ended = prepared(way, |held| {
         let path = learn(way, held, None);
         let mut all: BTreeSet<usize> = path.program_counters().collect();
-        // Signals are let in at the end.
         if way.place != Place::ThreadEnd {
+            // Signals are let in at the end.
             all.extend(learn(way, held, Some((path.len() / 2, MANAGED))).program_counters());
-        }
-        // What a long way repeats, short ones have too.
-        if way.place != Place::ThreadEnd && path.len() < 10_000 {
-            for at in path.compare_and_swaps() {
+            let stops = path.stops();
+            let new =
+                path.compare_and_swaps().into_iter().filter(|at| tried.get(&stops[*at].pc()).is_none_or(|times| *times < OFTEN_ENOUGH));
+            for (index, at) in new.enumerate() {
+                swaps.add(index, stops[at].pc() as u64);
                 all.extend(learn(way, held, Some((at, EXCHANGES))).program_counters());
             }
         }
         all.into_iter().enumerate().for_each(|(index, pc)| met.add(index, pc as u64));
     });
     assert!(ended.success(), "{}: {ended}", way.name);
-    met.values().map(|pc| pc as usize).filter(|pc| *pc != 0).collect()
+    let found = |values: &mut dyn Iterator<Item = u64>| -> Vec<usize> { values.map(|pc| pc as usize).filter(|pc| *pc != 0).collect() };
+    found(&mut swaps.values()).into_iter().for_each(|pc| *tried.entry(pc).or_default() += 1);
+    found(&mut met.values()).into_iter().collect()
 }

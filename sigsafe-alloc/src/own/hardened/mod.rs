@@ -27,7 +27,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use super::anchor::State;
 use super::chunk::{CHUNK, Chunk, UNIT, UNITS};
 use super::class::{CLASSES, Class, SIZES};
-use super::{large, os};
+use super::{large, os, thread};
 
 /// Units of a chunk that are not given out: that of the descriptors, and those of the bytes.
 pub(super) const OWN_UNITS: usize = 1 + UNITS * BYTES / UNIT;
@@ -115,7 +115,8 @@ pub(super) fn give_out(block: *mut u8, class: Class) -> *mut u8 {
         Some(byte) if byte.load(Ordering::Relaxed) == FREE => byte.store(LIVE, Ordering::Relaxed),
         _ => report::spoiled_list(block, class),
     }
-    block
+    // This came behind the operation's own look.
+    thread::let_in_after(block)
 }
 
 /// The same for a block that has no class.
@@ -124,14 +125,6 @@ pub(super) fn give_out_large(block: *mut u8, layout: Layout) -> *mut u8 {
         known::add(block.addr(), large::usable(layout));
     }
     block
-}
-
-/// The same for a block of any kind.
-pub(super) fn give_out_any(block: *mut u8, layout: Layout) {
-    match Class::of(layout) {
-        Some(class) => give_out(block, class),
-        None => give_out_large(block, layout),
-    };
 }
 
 /// A block that the program gives back.
@@ -160,6 +153,8 @@ pub(super) fn check(block: *mut u8, layout: Layout) {
     if !live {
         report::bad_pointer(Wish::Realloc, block, bytes);
     }
+    // No operation may follow.
+    thread::let_in_after(());
 }
 
 /// The memory of these units from `start` on has gone back to the system. Where they are a chunk's, and so nobody's at the moment, that

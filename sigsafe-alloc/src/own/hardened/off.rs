@@ -22,9 +22,6 @@ pub(super) fn give_out_large(block: *mut u8, _: Layout) -> *mut u8 {
 }
 
 #[inline(always)]
-pub(super) fn give_out_any(_: *mut u8, _: Layout) {}
-
-#[inline(always)]
 pub(super) fn take_in(_: *mut u8, _: Class) {}
 
 #[inline(always)]

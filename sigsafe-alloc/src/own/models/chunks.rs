@@ -29,7 +29,7 @@ impl Units {
 
     fn release(self) {
         self.each(memory::gives);
-        self.chunk.release(self.first, self.count, true);
+        self.chunk.release(self.first, self.count);
     }
 }
 
