@@ -21,8 +21,21 @@ use sigsafe_test_harness::isolate::isolated_within;
 use sigsafe_test_harness::step::lines::Lines;
 
 /// What runs while a cache is in hand, and what stands in for it.
-const FILES: [&str; 11] =
-    ["anchor.rs", "cache.rs", "chunk.rs", "depot.rs", "large.rs", "pool.rs", "purge.rs", "shared.rs", "span.rs", "stack.rs", "thread.rs"];
+const FILES: [&str; 13] = [
+    "anchor.rs",
+    "cache.rs",
+    "chunk.rs",
+    "depot.rs",
+    "large.rs",
+    "pool.rs",
+    "purge.rs",
+    "region.rs",
+    "shared.rs",
+    "span.rs",
+    "stack.rs",
+    "thread.rs",
+    "units.rs",
+];
 
 /// A source file's lines.
 struct Source(&'static str, Vec<String>);

@@ -278,6 +278,7 @@ pub(crate) fn program_counters(way: &'static Way, tried: &mut HashMap<usize, u32
         let mut all: BTreeSet<usize> = path.program_counters().collect();
         if way.place != Place::ThreadEnd {
             // Signals are let in at the end.
+            handlers::BARE.store(true, SeqCst);
             all.extend(learn(way, held, Some((path.len() / 2, MANAGED))).program_counters());
             let stops = path.stops();
             let new =
