@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `deferral` | signals can be given back to the kernel as they came: Linux on x86_64 and aarch64 |
 //! | `static_record` | the thread record is initial-exec TLS, declared in assembler; elsewhere a pthread key points to it |
-//! | `sigsafe_portable` | set by `RUSTFLAGS`, never here: both are off wherever they would be on, so that Linux runs what other systems run |
+//! | `sigsafe_portable` | set by `RUSTFLAGS` or a compiler wrapper, never here: both are off wherever they would be on, so that Linux runs what other systems run |
 
 use std::env;
 
@@ -15,7 +15,8 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(static_record)");
     let target = |key: &str| env::var(format!("CARGO_CFG_{key}")).unwrap_or_default();
     let (os, arch) = (target("TARGET_OS"), target("TARGET_ARCH"));
-    if env::var_os("CARGO_CFG_SIGSAFE_PORTABLE").is_some() {
+    // Cargo knows of flags alone; a wrapper's this script is compiled with.
+    if env::var_os("CARGO_CFG_SIGSAFE_PORTABLE").is_some() || cfg!(sigsafe_portable) {
         return;
     }
     if matches!((os.as_str(), arch.as_str()), ("linux", "x86_64" | "aarch64")) {

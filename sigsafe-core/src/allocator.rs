@@ -96,6 +96,7 @@ fn mark(r: &ThreadRecord) -> usize {
 }
 
 /// Whether an operation works on the thread's cache, or has been left.
+#[cfg(deferral)]
 #[inline]
 pub(crate) fn marked(r: &ThreadRecord) -> bool {
     mark(r) != 0
