@@ -9,6 +9,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod block;
+mod landing;
 mod sweep;
 
 use std::collections::{BTreeSet, HashMap};

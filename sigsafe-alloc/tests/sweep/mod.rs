@@ -63,9 +63,10 @@ pub(crate) fn install() {
 fn prepared(way: &'static Way, body: impl FnOnce(&mut Vec<Block>)) -> ExitStatus {
     child::run(|| {
         A.set_purge_policy(std::time::Duration::from_secs(3600), 256 << 20);
-        let in_child = way.place != Place::Main && way.place != Place::Nested;
+        let over_another = matches!(way.place, Place::Nested | Place::Left);
+        let in_child = way.place != Place::Main && !over_another;
         let mut held = if in_child { Vec::new() } else { prepare(way) };
-        if way.place == Place::Nested {
+        if over_another {
             place::find_outer();
         }
         // Its children have limits of their own.
@@ -196,8 +197,10 @@ fn sweep_one(way: &'static Way, held: &mut Vec<Block>, (offset, stride): (usize,
                         in_hand = inside;
                         counters.add(INSIDES, u64::from(inside));
                     }
-                    // Above another handler that has interrupted an operation, nothing is held back for that one.
-                    if signal == MANAGED && !missed && way.place != Place::Nested && (held_back != in_hand || inside) {
+                    // Above another handler that has interrupted an operation, nothing is held back for that one; after an operation that
+                    // was left, more is, up to the end of the next.
+                    let alone = !matches!(way.place, Place::Nested | Place::Left);
+                    if signal == MANAGED && !missed && alone && (held_back != in_hand || inside) {
                         fail("a managed handler waits for the end of an operation with the cache in hand, and for nothing else");
                     }
                 }

@@ -1,8 +1,8 @@
-//! Where an operation under test runs: in the first thread or a new one, in a handler in the middle of another operation, in the
-//! destructors of a thread, or after them.
+//! Where an operation under test runs: in the first thread or a new one, in a handler in the middle of another operation, after one that
+//! was left in the middle, in the destructors of a thread, or after them.
 
 use std::cell::RefCell;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::SeqCst};
@@ -12,6 +12,7 @@ use sigsafe_test_harness::step::child;
 use sigsafe_test_harness::step::{self, Path, Stop};
 
 use crate::block::{Block, errno, set_errno};
+use crate::landing::{LEFT, leavable, leave};
 
 use super::way::{self, Place, Way};
 
@@ -45,6 +46,7 @@ pub(crate) fn execute(way: &'static Way, held: Vec<Block>, task: Task<'_>) -> (V
     match way.place {
         Place::Main => in_place(way, held, task),
         Place::Nested => nested(way, held, task),
+        Place::Left => left(way, held, task),
         Place::Thread => {
             let mut result = None;
             on_a_thread(&mut || result = Some(in_place(way, super::prepare(way), task)), &mut || ());
@@ -89,24 +91,29 @@ fn in_place(way: &'static Way, held: Vec<Block>, task: Task<'_>) -> (Vec<Block>,
 }
 
 /// What the handler of SIGQUIT does.
-static INNER: AtomicPtr<&mut dyn FnMut()> = AtomicPtr::new(null_mut());
+static INNER: AtomicPtr<&mut dyn FnMut(&mut libc::ucontext_t)> = AtomicPtr::new(null_mut());
 
-extern "C" fn on_quit(_: i32) {
+extern "C" fn on_quit(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     let inner = INNER.swap(null_mut(), SeqCst);
-    // SAFETY: null, or from `over_an_operation`, which is waiting below.
-    if let Some(inner) = unsafe { inner.as_mut() } {
-        inner();
+    // SAFETY: null, or from `over_an_operation`, which is waiting below; the kernel's context of this delivery.
+    if let (Some(inner), Some(context)) = unsafe { (inner.as_mut(), context.cast::<libc::ucontext_t>().as_mut()) } {
+        inner(context);
     }
 }
 
 /// Calls `inner` in a handler that has interrupted an operation at this stop.
-fn over_an_operation(stop: Stop, mut inner: &mut dyn FnMut()) {
+fn over_an_operation(stop: Stop, mut inner: &mut dyn FnMut(&mut libc::ucontext_t)) {
     // SAFETY: only the lifetime changes, and the pointer is taken out before this returns.
-    let place: *mut &mut dyn FnMut() = unsafe { std::mem::transmute(&raw mut inner) };
+    let place: *mut &mut dyn FnMut(&mut libc::ucontext_t) = unsafe { std::mem::transmute(&raw mut inner) };
     INNER.store(place, SeqCst);
-    // SAFETY: the handler may run in the middle of the allocator.
-    unsafe { libc::signal(libc::SIGQUIT, on_quit as *const () as usize) };
-    step::run(&[(stop, libc::SIGQUIT)], &mut way::outer);
+    // SAFETY: zero is a value of every field; the handler may run in the middle of the allocator.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_quit as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        assert_eq!(libc::sigaction(libc::SIGQUIT, &raw const action, null_mut()), 0);
+    }
+    step::run(&[(stop, libc::SIGQUIT)], &mut || leavable(way::outer));
     assert!(INNER.swap(null_mut(), SeqCst).is_null(), "the stop was not met");
 }
 
@@ -115,11 +122,11 @@ static OUTER: OnceLock<Stop> = OnceLock::new();
 
 /// Finds a boundary of the outer operation at which it has the cache in hand. Before the runs that need it.
 pub(crate) fn find_outer() {
-    let stops = child::way(|| step::learn(None, &mut way::outer)).stops();
+    let stops = child::way(|| step::learn(None, &mut || leavable(way::outer))).stops();
     let in_hand = |stop: &&Stop| {
         let ended = child::run(|| {
             let mut found = false;
-            over_an_operation(**stop, &mut || found = in_allocator());
+            over_an_operation(**stop, &mut |_| found = in_allocator());
             u8::from(found)
         });
         ended.code() == Some(1)
@@ -131,11 +138,17 @@ pub(crate) fn find_outer() {
 
 fn nested(way: &'static Way, held: Vec<Block>, task: Task<'_>) -> (Vec<Block>, Path, bool) {
     let (mut held, mut result) = (Some(held), None);
-    over_an_operation(*OUTER.get().unwrap(), &mut || {
+    over_an_operation(*OUTER.get().unwrap(), &mut |_| {
         assert!(in_allocator());
         result = Some(in_place(way, held.take().unwrap(), task));
     });
     result.unwrap()
+}
+
+fn left(way: &'static Way, held: Vec<Block>, task: Task<'_>) -> (Vec<Block>, Path, bool) {
+    over_an_operation(*OUTER.get().unwrap(), &mut leave);
+    assert_eq!(LEFT.load(SeqCst), 1, "the operation was left");
+    in_place(way, held, task)
 }
 
 /// The body of a thread, and what its last destructor calls.

@@ -1,7 +1,7 @@
 //! Ways through the allocator: how a state is reached, and the one operation that is then stepped through.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::mem::forget;
+use std::mem::{forget, take};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -12,7 +12,7 @@ use sigsafe_test_harness::step::child;
 use super::place::on_a_thread;
 use crate::block::{A, Block, KIB, MIB, layout};
 use Operation::{Alloc, AllocZeroed, Dealloc, Deallocs, Nothing, Purge, Realloc};
-use Place::{AfterEnd, Main, Nested, Thread, ThreadEnd};
+use Place::{AfterEnd, Left, Main, Nested, Thread, ThreadEnd};
 
 /// What is stepped through.
 #[derive(Copy, Clone, Debug)]
@@ -39,6 +39,8 @@ pub(crate) enum Place {
     Thread,
     /// In a handler that has interrupted another operation with the cache in hand.
     Nested,
+    /// After an operation that a handler has left with the cache in hand.
+    Left,
     /// The thread's destructors.
     ThreadEnd,
     /// In a destructor that runs when the thread's cache has been given back.
@@ -266,14 +268,21 @@ fn crowded(units: usize) -> Vec<Block> {
 
 /// No unit is free, and there are idle spans of another class on its stack.
 fn crowded_and_idle() -> Vec<Block> {
+    let mut blocks = cached();
     // Each span's last block is freed when the span lies on the stack.
     let mut rounds = [Vec::new(), Vec::new()];
     for (index, block) in elsewhere(|| Block::many(16 * KIB, 16)).into_iter().enumerate() {
         rounds[usize::from(index % 4 == 3)].push(block);
     }
-    for round in rounds {
-        into_spans(round);
-    }
+    // A later thread would need a unit.
+    on_a_thread(&mut || blocks.extend(crowded(0)), &mut || rounds.iter_mut().for_each(|round| drop(take(round))));
+    assert_eq!(A.stats().chunks, 4 * MIB);
+    blocks
+}
+
+/// No unit is free, and a list that a thread has left has all blocks of a span.
+fn crowded_and_left() -> Vec<Block> {
+    elsewhere(|| drop(Block::many(KIB, 128)));
     crowded(0)
 }
 
@@ -303,6 +312,26 @@ fn crowded_and_kept() -> Vec<Block> {
     let blocks = crowded(0);
     drop(Block::many(48 * MIB, 1));
     blocks
+}
+
+/// A block of a region's size, with a mapping of its own: there was no room for a region.
+fn outside<const SIZE: usize>() -> Vec<Block> {
+    let mut blocks = cached();
+    set_limit(address_space() + SIZE + MIB);
+    let block = Block::with(layout(SIZE, 8));
+    set_limit(0);
+    blocks.extend(block);
+    assert_eq!(A.stats().mapped, SIZE, "in a mapping");
+    blocks
+}
+
+/// Units that the system does not take.
+fn locked() -> Vec<Block> {
+    let block = Block::new(RUN);
+    // SAFETY: a page of ours.
+    assert_eq!(unsafe { libc::mlock(block.at().cast(), 1) }, 0);
+    drop(block);
+    cached()
 }
 
 fn one<const SIZE: usize>() -> Vec<Block> {
@@ -353,6 +382,7 @@ fn everything() -> Vec<Block> {
     drop(idle_spans());
     kept::<MAPPING>();
     drop(Block::many(RUN, 2));
+    drop(Block::many(REGION, 2));
     sizes.map(Block::new).into()
 }
 
@@ -422,9 +452,11 @@ pub(crate) const SPANS: &[Way] = &[
     way("alloc, new chunk, not where expected", alloc(20 * KIB),         crowded_in),
     within(1, true, way("alloc, no memory",     alloc(20 * KIB),         || crowded(0))),
     within(MIB, false, way("alloc, no memory but what is kept", alloc(20 * KIB), crowded_and_kept)),
+    within(1, false, way("alloc, no memory but in lists that were left", alloc(4 * KIB), crowded_and_left)),
     way("dealloc, into a full chunk",           Dealloc,                 || { let mut blocks = crowded(0); let last = blocks.len() - 1; blocks.swap(2, last); blocks }),
     way("dealloc, idle spans",                  Deallocs(2),             idle_spans),
     way("purge",                                Purge,                   everything),
+    at(Thread, way("purge, locked memory",      Purge,                   locked)),
 ];
 
 /// Without a cache: in handlers in the middle of an operation, in a thread's first operation, at its end, and after.
@@ -444,6 +476,10 @@ pub(crate) const NO_CACHE: &[Way] = &[
     at(Nested, way("alloc, nested, new span",                 alloc(40 * KIB),  cached)),
     at(Nested, way("dealloc, nested",                         Dealloc,          list::<64>)),
     at(Nested, way("realloc, nested",                         Realloc(90),      list::<64>)),
+    at(Left, way("alloc, after an operation that was left",   alloc(64),        list::<64>)),
+    at(Left, way("dealloc, after an operation that was left", Dealloc,          list::<64>)),
+    at(Left, way("alloc, run, after an operation that was left", alloc(RUN),    cached)),
+    at(Left, way("purge, after an operation that was left",   Purge,            list::<64>)),
     at(Nested, way("purge, nested",                           Purge,            || vec![Block::new(64), Block::new(RUN)])),
 ];
 
@@ -456,6 +492,12 @@ pub(crate) const LARGE: &[Way] = &[
     way("dealloc, run of a region",             Dealloc,                 one::<REGION>),
     way("realloc, run of a region, longer",     Realloc(2 * REGION),     one::<REGION>),
     way("realloc, run of a region, shorter",    Realloc(REGION),         one::<{ 2 * REGION }>),
+    within(3 * MIB, false, way("alloc, no room for a region", alloc(REGION), cached)),
+    within(1, true, way("alloc, no memory for a region", alloc(REGION), cached)),
+    within(MIB, false, way("alloc, no memory for a region but what is kept", alloc(REGION), kept::<{ 60 * MIB }>)),
+    way("dealloc, beside regions",              Dealloc,                 outside::<{ 4 * MIB }>),
+    way("realloc, beside regions, longer",      Realloc(5 * MIB),        outside::<{ 4 * MIB }>),
+    way("realloc, beside regions, shorter",     Realloc(2 * MIB),        outside::<{ 4 * MIB }>),
     way("realloc, run to a region",             Realloc(REGION),         one::<RUN>),
     way("alloc, mapping",                       alloc(MAPPING),          cached),
     way("alloc, kept mapping",                  alloc(MAPPING),          kept::<MAPPING>),
@@ -497,13 +539,17 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Way> {
 /// Says what the operation's limit is, if it has one: after the last call that may need memory itself.
 pub(crate) fn limit(way: &Way) {
     let Some(room) = way.room else { return };
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = pages.split(' ').next().unwrap().parse().unwrap();
-    LIMIT.store(if room == 1 { 1 } else { pages * 4 * KIB + room }, SeqCst);
+    LIMIT.store(if room == 1 { 1 } else { address_space() + room }, SeqCst);
 }
 
-/// For handlers that interrupt an operation with the cache in hand: one.
-pub(crate) fn outer() {
+/// How much the process has of it, in bytes.
+fn address_space() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').next().unwrap().parse::<usize>().unwrap() * 4 * KIB
+}
+
+/// An operation for handlers to interrupt with the cache in hand, or to leave.
+pub(crate) extern "C" fn outer() {
     let layout = layout(64, 8);
     // SAFETY: our block.
     unsafe {
