@@ -24,5 +24,5 @@ pub mod worker;
 pub use counting::Counting;
 pub use row::{Allocations, Row};
 pub use rows::{DEFAULT, GROWTH, PAIRS, find};
-pub use work::tree;
+pub use work::{TREE, tree};
 pub use worker::{Report, Subject};

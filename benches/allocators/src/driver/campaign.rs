@@ -8,7 +8,7 @@ use std::path::Path;
 use fastrand::Rng;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use sigsafe_bench_allocators::{Report, Row, tree};
+use sigsafe_bench_allocators::{Report, Row, TREE, tree};
 
 use crate::build::Contestant;
 use crate::statistics::{Interval, median, ratio_interval};
@@ -51,7 +51,6 @@ pub(crate) struct Figures {
 }
 
 pub(crate) fn run(rows: &[&'static Row], contestants: &[Contestant], options: &Options) -> Result<Campaign, String> {
-    tree().map_err(|error| format!("the tree to search: {error}"))?;
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed}, {} rounds, {} rows, {} allocators", options.rounds, rows.len(), contestants.len());
     let mut rng = Rng::with_seed(seed);
@@ -108,7 +107,9 @@ pub(crate) fn measure(contestant: &Contestant, row: &Row) -> Result<Report, Stri
 
 fn ask(contestant: &Contestant, arguments: &[&str]) -> Result<Report, String> {
     let what = || format!("{} {}", contestant.name, arguments.join(" "));
-    let output = contestant.command().args(arguments).output().map_err(|error| format!("{}: {error}", what()))?;
+    // One tree for all, wherever a binary lies that was built before.
+    let tree = tree().map_err(|error| format!("the tree to search: {error}"))?;
+    let output = contestant.command().env(TREE, tree).args(arguments).output().map_err(|error| format!("{}: {error}", what()))?;
     if !output.status.success() {
         return Err(format!("{}: {}\n{}", what(), output.status, String::from_utf8_lossy(&output.stderr)));
     }

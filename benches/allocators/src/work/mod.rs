@@ -18,7 +18,7 @@ pub(crate) use maps::{Ordered, Unordered};
 pub(crate) use pairs::{BURST, Bursts, DynamicPairs, Pairs};
 pub(crate) use pipeline::{BATCH, Pipeline};
 pub(crate) use search::Search;
-pub use search::tree;
+pub use search::{TREE, tree};
 
 use crate::block::Slots;
 

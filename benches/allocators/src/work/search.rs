@@ -1,5 +1,5 @@
 //! A search as `ripgrep` does it: its own libraries (`ignore` walks and reads the ignore files, `grep` finds and prints), two threads, a
-//! buffer for the printed lines of each file. Left out: the command line, colours, and writing to a terminal.
+//! buffer for the printed lines of each file. Left out: the command line, colours, ignore files above the root, and a terminal.
 
 use std::fs;
 use std::io;
@@ -15,21 +15,21 @@ use ignore::{WalkBuilder, WalkState};
 
 use super::Work;
 
-/// A root to search instead of the planted one.
-const VARIABLE: &str = "SIGSAFE_BENCH_TREE";
+/// The variable that names a root to search instead of the planted one.
+pub const TREE: &str = "SIGSAFE_BENCH_TREE";
 const THREADS: usize = 2;
 const PATTERN: &str = r"\b(alloc|free)[a-z]{2,5}\b";
 
 const FOLDERS: u32 = 100;
 const FILES_IN_FOLDER: u32 = 20;
 
-/// The tree that is searched. It is planted by the first call, for everybody after: 2,000 files of 2 to 32 KB in folders, each of which
-/// has a file with patterns to ignore.
+/// The tree that is searched. It is planted by the first call, for everybody after, beside the program, where Cargo's other products lie:
+/// 2,000 files of 2 to 32 KB in folders, each of which has a file with patterns to ignore.
 pub fn tree() -> io::Result<PathBuf> {
-    if let Some(chosen) = std::env::var_os(VARIABLE) {
+    if let Some(chosen) = std::env::var_os(TREE) {
         return Ok(chosen.into());
     }
-    let root = std::env::temp_dir().join("sigsafe-bench-tree-1");
+    let root = std::env::current_exe()?.with_file_name("sigsafe-bench-tree-1");
     if !root.exists() {
         // Under another name until it is complete.
         let growing = root.with_extension(std::process::id().to_string());
@@ -94,7 +94,7 @@ impl Work for Search {
 fn search(root: &Path) -> u64 {
     let matcher = RegexMatcher::new_line_matcher(PATTERN).expect("the pattern is valid");
     let printed = AtomicU64::new(0);
-    WalkBuilder::new(root).threads(THREADS).build_parallel().run(|| {
+    WalkBuilder::new(root).parents(false).threads(THREADS).build_parallel().run(|| {
         let matcher = matcher.clone();
         let mut searcher = SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).line_number(true).build();
         let printed = &printed;
