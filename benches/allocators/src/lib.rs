@@ -10,8 +10,9 @@
 //! ```
 //!
 //! An allocator that is measured is the allocator of its whole process: each has a binary of its own (`src/bin`, `ours`, `peers`), which
-//! is nothing but a `#[global_allocator]` and [`worker::main`]. All are built in one profile. The driver (`src/driver`) starts a fresh
-//! process for each measurement and compares.
+//! is nothing but a `#[global_allocator]` and [`worker::main`]. All are built in one profile. Its thin LTO reaches Rust alone, and so can
+//! inline our allocator's code into a workload, and nobody else's: the others are C and C++ behind their crates' functions. The driver
+//! (`src/driver`) starts a fresh process for each measurement and compares.
 
 mod block;
 mod counting;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use sigsafe_bench_allocators::{Report, Row, TREE, tree};
 
 use crate::build::Contestant;
-use crate::statistics::{Interval, median, ratio_interval};
+use crate::statistics::{Ratio, median, ratio};
 use crate::{Clock, Options};
 
 /// All that was measured, and what follows from it.
@@ -40,8 +40,8 @@ pub(crate) struct Measured {
 pub(crate) struct Figures {
     /// The median of an operation's time.
     pub(crate) ns: f64,
-    /// This allocator's time over the reference's, with a 95 % interval: above 1, the reference is faster.
-    pub(crate) ratio: Interval,
+    /// This allocator's time over the reference's: above 1, the reference is faster.
+    pub(crate) ratio: Ratio,
     /// Medians in KiB: the peak, and what stays resident when everything has been freed and after a purge, each less what the same program
     /// has without a workload.
     pub(crate) peak_kib: f64,
@@ -133,7 +133,7 @@ fn figures(samples: Vec<Report>, idle: &[Report], reference: &[f64], clock: Cloc
     let of = |field: fn(&Report) -> u64, reports: &[Report]| median(reports.iter().map(|report| field(report) as f64));
     Figures {
         ns: median(times.iter().copied()),
-        ratio: ratio_interval(&times, reference, rng),
+        ratio: ratio(&times, reference, rng),
         peak_kib: of(|report| report.peak_kib, &samples) - of(|report| report.peak_kib, idle),
         freed_kib: of(|report| report.freed_kib, &samples) - of(|report| report.start_kib, idle),
         purged_kib: samples[0]

@@ -7,16 +7,22 @@ mod campaign;
 mod check;
 mod report;
 mod statistics;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use campaign::Campaign;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use sigsafe_bench_allocators::{DEFAULT, GROWTH, Row};
+
+/// What to keep in mind with every figure.
+const UNEQUAL: &str = "Thin LTO can inline our allocator, which is Rust, into the workloads. The peers are C and C++ behind their crates' \
+functions, tcmalloc and system in shared libraries: each of their operations is a call.";
 
 #[derive(Debug, Parser)]
 #[command(about = "Compares allocators, each as the real global allocator of a process", args_conflicts_with_subcommands = true)]
+#[command(after_help = UNEQUAL)]
 struct Command {
     #[command(subcommand)]
     action: Option<Action>,
@@ -48,7 +54,8 @@ struct Options {
     /// built before, such as an older version of ours. The first is the one that the others are compared with.
     #[arg(long, value_delimiter = ',', default_values = build::ALL)]
     allocators: Vec<String>,
-    #[arg(long, default_value_t = 20)]
+    /// At least 1; at least 6 for intervals and verdicts.
+    #[arg(long, default_value_t = 20, value_parser = value_parser!(u32).range(1..))]
     rounds: u32,
     /// Which time is compared. Processor time suits a machine that does other work, but counts no waiting.
     #[arg(long, value_enum, default_value_t = Clock::Wall)]

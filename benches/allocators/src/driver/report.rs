@@ -4,10 +4,9 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::campaign::{Campaign, Figures, Measured};
-use crate::statistics::{Interval, geometric_mean};
+use crate::statistics::{ENOUGH, Ratio, geometric_mean};
+use crate::verdict::{FAR, REACHED, Verdict, verdict};
 
-/// A row is reached when the fastest other allocator is not faster than this, even at the lower end of the interval.
-const REACHED: f64 = 0.97;
 /// The C library's allocator is shown for orientation; it is not among those to beat.
 const NOT_A_PEER: &str = "system";
 
@@ -46,21 +45,21 @@ fn show(mut table: Table) {
 
 fn times(campaign: &Campaign) {
     let (reference, others) = campaign.allocators.split_first().expect("at least one allocator");
-    println!("\n{} time: medians of {reference}, and how many times as long the others take, with the 95 % interval\n", campaign.clock);
+    println!("\n{} time: medians of {reference}, and how many times as long the others take{}\n", campaign.clock, intervals(campaign));
     let mut header = vec!["row".to_owned(), reference.clone()];
     header.extend(others.iter().cloned());
-    header.push("fastest other".to_owned());
+    header.extend(["fastest other".to_owned(), "verdict".to_owned()]);
     let mut table = table(header);
-    let mut reached = 0;
     for measured in &campaign.rows {
         let (own, rest) = measured.results.split_first().expect("at least one allocator");
         let mut cells = vec![measured.row.to_owned(), duration(own.ns)];
-        cells.extend(rest.iter().map(|figures| ratio(&figures.ratio)));
-        let best = fastest(campaign, measured);
-        reached += usize::from(best.is_some_and(|(_, figures)| figures.ratio.low >= REACHED));
-        cells.push(best.map_or_else(String::new, |(name, figures)| {
-            format!("{name} {:.2} {}", figures.ratio.middle, if figures.ratio.low >= REACHED { "reached" } else { "MISSED" })
-        }));
+        cells.extend(rest.iter().map(|figures| ratio(figures.ratio)));
+        cells.push(fastest(campaign, measured).map_or_else(String::new, |(name, ratio)| format!("{name} {:.2}", ratio.middle)));
+        cells.push(match verdict(peers(campaign, measured)) {
+            Verdict::Reached => "reached".to_owned(),
+            Verdict::Missed(name, low) => format!("MISSED: {name} from {low:.2}"),
+            Verdict::None => String::new(),
+        });
         table.add_row(cells);
     }
     let mut means = vec!["geometric mean".to_owned(), String::new()];
@@ -68,31 +67,54 @@ fn times(campaign: &Campaign) {
         let mean = geometric_mean(campaign.rows.iter().map(|measured| measured.results[index].ratio.middle));
         format!("{mean:.3}")
     }));
-    means.push(String::new());
+    means.extend([String::new(), String::new()]);
     table.add_row(means);
     show(table);
-    if others.iter().any(|name| name != NOT_A_PEER) {
-        let worst = campaign
-            .rows
-            .iter()
-            .filter_map(|measured| fastest(campaign, measured).map(|(_, figures)| (measured.row, figures.ratio.middle)));
-        let (row, ratio) = worst.min_by(|(_, one), (_, other)| one.total_cmp(other)).expect("at least one row");
-        println!(
-            "\n{reached} of {} rows reached (lower end of the interval of fastest other over {reference} at least {REACHED}); \
-             the lowest ratio is {ratio:.2}, {row}",
-            campaign.rows.len()
-        );
+    summary(campaign);
+}
+
+fn intervals(campaign: &Campaign) -> String {
+    if campaign.rounds as usize >= ENOUGH {
+        ", with the 95 % interval".to_owned()
+    } else {
+        format!(" (no interval and no verdict: they take {ENOUGH} rounds)")
     }
 }
 
-/// The fastest allocator but the reference, with its figures.
-fn fastest<'a>(campaign: &'a Campaign, measured: &'a Measured) -> Option<(&'a str, &'a Figures)> {
-    let others = campaign.allocators.iter().map(String::as_str).zip(&measured.results).skip(1);
-    others.filter(|(name, _)| *name != NOT_A_PEER).min_by(|(_, one), (_, other)| one.ns.total_cmp(&other.ns))
+fn summary(campaign: &Campaign) {
+    let ratios = campaign.rows.iter().filter_map(|measured| fastest(campaign, measured).map(|(_, ratio)| (measured.row, ratio.middle)));
+    let Some((row, lowest)) = ratios.min_by(|(_, one), (_, other)| one.total_cmp(other)) else { return };
+    println!("\nthe lowest ratio is {lowest:.2}, {row}");
+    let verdicts: Vec<Verdict<'_>> = campaign.rows.iter().map(|measured| verdict(peers(campaign, measured))).collect();
+    if verdicts.contains(&Verdict::None) {
+        return;
+    }
+    let reached = verdicts.iter().filter(|verdict| **verdict == Verdict::Reached).count();
+    let far = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Missed(_, low) if *low < FAR)).count();
+    println!(
+        "{reached} of {} rows reached (the interval of each other allocator over {} begins at {REACHED} or above); \
+         in {far} one begins below {FAR}",
+        verdicts.len(),
+        campaign.allocators[0]
+    );
 }
 
-fn ratio(interval: &Interval) -> String {
-    format!("{:.2} [{:.2}, {:.2}]", interval.middle, interval.low, interval.high)
+/// The allocators but the reference, with their ratios.
+fn peers<'a>(campaign: &'a Campaign, measured: &'a Measured) -> impl Iterator<Item = (&'a str, Ratio)> {
+    let others = campaign.allocators.iter().map(String::as_str).zip(measured.results.iter().map(|figures| figures.ratio)).skip(1);
+    others.filter(|(name, _)| *name != NOT_A_PEER)
+}
+
+/// The one whose median is the lowest.
+fn fastest<'a>(campaign: &'a Campaign, measured: &'a Measured) -> Option<(&'a str, Ratio)> {
+    peers(campaign, measured).min_by(|(_, one), (_, other)| one.middle.total_cmp(&other.middle))
+}
+
+fn ratio(ratio: Ratio) -> String {
+    match ratio.interval {
+        Some(interval) => format!("{:.2} [{:.2}, {:.2}]", ratio.middle, interval.low, interval.high),
+        None => format!("{:.2}", ratio.middle),
+    }
 }
 
 fn duration(ns: f64) -> String {

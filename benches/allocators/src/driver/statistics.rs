@@ -6,11 +6,22 @@ use serde::Serialize;
 /// How often the rounds are drawn anew. The ends of the interval then rest on 50 values each.
 const RESAMPLES: usize = 2_000;
 
-/// A ratio and its 95 % interval.
+/// Rounds that an interval takes. All values of a campaign lie on one side of the true median once in 2^(rounds - 1) campaigns: with five
+/// rounds oftener than in 5 of 100, so that not even the smallest and the largest value would be the ends of a 95 % interval.
+pub(crate) const ENOUGH: usize = 6;
+
+/// A ratio of two medians.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Ratio {
+    pub(crate) middle: f64,
+    /// None with fewer rounds than [`ENOUGH`].
+    pub(crate) interval: Option<Interval>,
+}
+
+/// The ends of a 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Interval {
     pub(crate) low: f64,
-    pub(crate) middle: f64,
     pub(crate) high: f64,
 }
 
@@ -24,7 +35,12 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 
 /// The median of `times` over that of `reference`, by bootstrap: rounds are drawn with replacement, a round always with both of its
 /// values, so that what disturbed a whole round disturbs no ratio.
-pub(crate) fn ratio_interval(times: &[f64], reference: &[f64], rng: &mut Rng) -> Interval {
+pub(crate) fn ratio(times: &[f64], reference: &[f64], rng: &mut Rng) -> Ratio {
+    let middle = median(times.iter().copied()) / median(reference.iter().copied());
+    Ratio { middle, interval: (times.len() >= ENOUGH).then(|| interval(times, reference, rng)) }
+}
+
+fn interval(times: &[f64], reference: &[f64], rng: &mut Rng) -> Interval {
     let rounds = times.len();
     let mut ratios: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
@@ -33,11 +49,7 @@ pub(crate) fn ratio_interval(times: &[f64], reference: &[f64], rng: &mut Rng) ->
         })
         .collect();
     ratios.sort_by(f64::total_cmp);
-    Interval {
-        low: ratios[RESAMPLES * 25 / 1000],
-        middle: median(times.iter().copied()) / median(reference.iter().copied()),
-        high: ratios[RESAMPLES * 975 / 1000],
-    }
+    Interval { low: ratios[RESAMPLES * 25 / 1000], high: ratios[RESAMPLES * 975 / 1000] }
 }
 
 /// There is at least one value.
@@ -58,8 +70,20 @@ mod tests {
 
     #[test]
     fn equal_ratios_in_every_round_leave_no_doubt() {
-        let interval = ratio_interval(&[2.0, 2.0, 2.0], &[1.0, 1.0, 1.0], &mut Rng::with_seed(1));
-        assert_eq!(interval, Interval { low: 2.0, middle: 2.0, high: 2.0 });
+        let ratio = ratio(&[2.0; ENOUGH], &[1.0; ENOUGH], &mut Rng::with_seed(1));
+        assert_eq!(ratio, Ratio { middle: 2.0, interval: Some(Interval { low: 2.0, high: 2.0 }) });
+    }
+
+    #[test]
+    fn too_few_rounds_give_a_ratio_without_an_interval() {
+        let ratio = ratio(&[2.0; ENOUGH - 1], &[1.0; ENOUGH - 1], &mut Rng::with_seed(1));
+        assert_eq!(ratio, Ratio { middle: 2.0, interval: None });
+    }
+
+    #[test]
+    fn enough_rounds_are_the_fewest_whose_extremes_hold_the_median_in_95_of_100_campaigns() {
+        let outside = |rounds: usize| 0.5f64.powi(rounds as i32 - 1);
+        assert!(outside(ENOUGH) < 0.05 && outside(ENOUGH - 1) > 0.05);
     }
 
     #[test]
@@ -71,7 +95,7 @@ mod tests {
         let held = campaigns
             .iter()
             .filter(|(times, reference)| {
-                let interval = ratio_interval(times, reference, &mut rng);
+                let interval = ratio(times, reference, &mut rng).interval.expect("rounds are enough");
                 interval.low <= 1.5 && 1.5 <= interval.high
             })
             .count();
