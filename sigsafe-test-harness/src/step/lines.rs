@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 
 use addr2line::Loader;
 
+use super::maps::mappings;
+
 /// A line: the file as the compiler knows it, and its number.
 pub type Line = (String, u32);
 
@@ -26,10 +28,8 @@ impl Lines {
     #[must_use]
     pub fn of_this_program() -> Lines {
         let program = std::env::current_exe().unwrap();
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let name = program.to_str().unwrap();
-        let first = maps.lines().find(|line| line.ends_with(name)).expect("this program is mapped");
-        let start = usize::from_str_radix(first.split('-').next().unwrap(), 16).unwrap();
+        let start = mappings().into_iter().find(|mapping| mapping.name == name).expect("this program is mapped").addresses.start;
         let loader = Loader::new(&program).unwrap_or_else(|error| panic!("{name}: {error}"));
         // The first page that is mapped is the file's; a program that is not relocated says itself where that lies.
         let base = if loader.relative_address_base() == 0 { start } else { 0 };

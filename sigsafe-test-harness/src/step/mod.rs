@@ -14,6 +14,7 @@
 
 pub mod child;
 pub mod lines;
+mod maps;
 mod path;
 mod trap;
 
@@ -85,13 +86,10 @@ pub fn prepare() {
     unsafe { libc::sigfillset(&mut action.sa_mask) };
     // SAFETY: the handler may run anywhere.
     assert_eq!(unsafe { libc::sigaction(libc::SIGTRAP, &action, null_mut()) }, 0);
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    for line in maps.lines().filter(|line| line.contains(" r-xp ") && line.contains('/')) {
-        let (first, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let [first, end] = [first, end].map(|address| usize::from_str_radix(address, 16).unwrap());
+    for mapping in maps::mappings().iter().filter(|mapping| mapping.access == "r-xp" && mapping.name.contains('/')) {
         let access = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
         // SAFETY: more access to what is mapped.
-        assert_eq!(unsafe { libc::mprotect(first as *mut c_void, end - first, access) }, 0);
+        assert_eq!(unsafe { libc::mprotect(mapping.addresses.start as *mut c_void, mapping.addresses.len(), access) }, 0);
     }
 }
 

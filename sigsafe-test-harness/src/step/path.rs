@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::maps::mappings;
+
 /// A boundary: before the instruction at `pc`.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Boundary {
@@ -84,11 +86,8 @@ impl Path {
     /// Where the process cannot read its own maps.
     #[must_use]
     pub fn stops_in_files(&self) -> Vec<Stop> {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let page = maps.lines().find(|line| line.ends_with("[vdso]")).unwrap_or("0-0 ");
-        let (first, end) = page.split(' ').next().unwrap().split_once('-').unwrap();
-        let [first, end] = [first, end].map(|address| usize::from_str_radix(address, 16).unwrap());
-        self.stops().into_iter().filter(|stop| !(first..end).contains(&stop.pc)).collect()
+        let page = mappings().into_iter().find(|mapping| mapping.name == "[vdso]").map_or(0..0, |mapping| mapping.addresses);
+        self.stops().into_iter().filter(|stop| !page.contains(&stop.pc)).collect()
     }
 
     /// Those of the handlers that run in it.
