@@ -4,6 +4,7 @@
 #
 #   scripts/ten-crates.sh [NAME...]                    all ten, or some
 #   FEATURES=hardened scripts/ten-crates.sh [NAME...]  with features of sigsafe-alloc
+#   LIMIT=SECONDS ...                                  how long one crate's tests may take with one allocator, with their build; 1800
 #   KEEP=DIRECTORY ...                                 keeps sources, binaries and outputs there, for a look or a quicker second run
 #
 # Cargo fetches the sources, at the versions below, with the versions of their dependencies that came with them. A copy gets a
@@ -15,7 +16,8 @@
 #   static ALLOCATOR: SigSafeAlloc = SigSafeAlloc;
 #
 # Every process of that copy's tests writes at its end what `stats()` says. One that the allocator did not serve says nothing or 0.
-# Examples in documentation are not run: they are programs of their own.
+# Examples in documentation are not run: they are programs of their own. A crate fails, too, if its tests could not be fetched, built or
+# run to their end, with either allocator. Exit status: how many crates failed; 64 for a name that is none of theirs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -34,11 +36,20 @@ crates=(
   'crossbeam-channel 0.5.17 channels'
 )
 
+for name in "$@"; do
+  if ! printf '%s\n' "${crates[@]}" | awk -v name="$name" '$1 == name { found = 1 } END { exit !found }'; then
+    printf 'ten-crates.sh: no crate %s; there are: %s\n' "$name" "$(printf '%s\n' "${crates[@]}" | awk '{ printf "%s ", $1 }')" >&2
+    exit 64
+  fi
+done
+
 work=${KEEP:-$(mktemp -d)}
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
 [ -n "${KEEP:-}" ] || trap 'rm -rf "$work"' EXIT
 export CARGO_TARGET_DIR=$work/target CARGO_TERM_COLOR=never
+# Seconds for one crate's tests with one allocator, and their build.
+limit=${LIMIT:-1800}
 # Quick to build, and quick enough to run.
 export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0
 
@@ -86,14 +97,18 @@ fetch() {
     >"$fetcher/Cargo.toml"
   # Vendored, the sources are files of ours. Cargo's own checksums would forbid a change, and are for dependencies only.
   (cd "$fetcher" && cargo vendor --quiet --versioned-dirs >/dev/null)
-  cp -r "$fetcher/vendor/$1-$2" "$work/$1/system"
+  # Under another name until it is complete.
+  local unpacked=$work/$1/unpacked
+  rm -rf "$unpacked"
+  cp -r "$fetcher/vendor/$1-$2" "$unpacked"
   # The compiler is ours, too, whatever the crate's authors use.
-  rm -rf "$work/$1/system/.cargo-checksum.json" "$work/$1/system"/rust-toolchain* "$fetcher"
+  rm -rf "$unpacked/.cargo-checksum.json" "$unpacked"/rust-toolchain* "$fetcher"
   # Not a member of whatever workspace lies above.
-  grep -q '^\[workspace\]' "$work/$1/system/Cargo.toml" || printf '\n[workspace]\n' >>"$work/$1/system/Cargo.toml"
+  grep -q '^\[workspace\]' "$unpacked/Cargo.toml" || printf '\n[workspace]\n' >>"$unpacked/Cargo.toml"
+  mv "$unpacked" "$work/$1/system"
 }
 
-# roots DIRECTORY: the files that are the roots of the library and of the integration tests.
+# roots DIRECTORY: the files that are the roots of the library and of the integration tests. Fails if there are none.
 roots() {
   (cd "$1" && cargo metadata --quiet --no-deps --format-version 1) |
     grep -oE '"kind":\["(lib|rlib|test)"\],"crate_types":\[[^]]*\],"name":"[^"]*","src_path":"[^"]*"' |
@@ -102,36 +117,53 @@ roots() {
 
 # with_ours NAME: copies $work/NAME/system to $work/NAME/ours, with the attribute.
 with_ours() {
-  local file
+  local file files
+  rm -rf "$work/$1/ours"
   cp -r "$work/$1/system" "$work/$1/ours"
   printf '\n[dev-dependencies.served]\npath = "%s"\n' "$work/served" >>"$work/$1/ours/Cargo.toml"
   # Which versions we need, the crate's own lock file may not know.
-  ! grep -qs '^name = "libc"' "$work/$1/ours/Cargo.lock" || (cd "$work/$1/ours" && cargo update --quiet libc --precise "$libc")
-  roots "$work/$1/ours" | while read -r file; do
+  if grep -qs '^name = "libc"' "$work/$1/ours/Cargo.lock"; then
+    (cd "$work/$1/ours" && cargo update --quiet libc --precise "$libc")
+  fi
+  files=$(roots "$work/$1/ours")
+  while read -r file; do
     cat >>"$file" <<'EOF'
 
 #[cfg(test)]
 #[global_allocator]
 static ALLOCATOR_UNDER_TEST: ::served::SigSafeAlloc = ::served::SigSafeAlloc;
 EOF
-  done
+  done <<<"$files"
 }
 
-# suite NAME WHICH: runs the tests of $work/NAME/WHICH. Leaves a line for each test in $work/NAME/WHICH.results, and the lines of the
-# processes in WHICH.served.
+# suite NAME WHICH: runs the tests of $work/NAME/WHICH. Leaves a line for each test in $work/NAME/WHICH.results, the lines of the
+# processes in WHICH.served, and in WHICH.ending a word on how Cargo ended: well, or how not.
 suite() {
-  local at=$work/$1
+  local at=$work/$1 files status=0
   rm -f "$at/$2.served"
   touch "$at/$2.served"
   local targets=(--lib)
-  ! roots "$at/$2" | grep -q '/tests/' || targets+=(--test '*')
-  (cd "$at/$2" && SERVED=$at/$2.served timeout 1800 cargo test "${targets[@]}" --no-fail-fast) >"$at/$2.log" 2>&1 || true
+  files=$(roots "$at/$2")
+  [[ $files != */tests/* ]] || targets+=(--test '*')
+  (cd "$at/$2" && SERVED=$at/$2.served timeout "$limit" cargo test "${targets[@]}" --no-fail-fast) >"$at/$2.log" 2>&1 || status=$?
   # `Running tests/a.rs (target/...)`, then `test a::b ... ok` for each of its tests.
   awk '
     $1 == "Running" { of = $2 == "unittests" ? $3 : $2; binaries++ }
     /^test .* \.\.\. / { sub(/^test /, ""); split($0, part, / \.\.\. /); sub(/,.*/, "", part[2]); print of, part[1], part[2] }
     END { if (!binaries) print "nothing ran" }
   ' "$at/$2.log" | sort >"$at/$2.results"
+  # A failed test makes its binary and Cargo end with status 101, and has its line. A build that fails ends with the same status, and has
+  # none.
+  local ending=well
+  if [ "$status" -eq 124 ]; then
+    ending='out of time'
+  elif grep "process didn't exit successfully" "$at/$2.log" | grep -v '(exit status: 101)' >/dev/null; then
+    ending='a process died'
+  elif [ "$status" -ne 0 ] && ! { [ "$status" -eq 101 ] && grep -q ' FAILED$' "$at/$2.results"; }; then
+    ending="status $status"
+  fi
+  echo "$ending" >"$at/$2.ending"
+  [ "$ending" = well ] || tail -n 20 "$at/$2.log"
 }
 
 # count NAME WHICH RESULT
@@ -139,41 +171,61 @@ count() {
   grep -cE " $3\$" "$work/$1/$2.results" || true
 }
 
+# compare NAME VERSION WHAT: both suites of a crate. Leaves its line of the table in $work/NAME/row; fails if it is to be counted as
+# failed.
+compare() {
+  local name=$1 version=$2 what=$3 at=$work/$1 verdict=equal which ending binaries processes served
+  if [ ! -d "$at/system" ]; then
+    fetch "$name" "$version"
+  fi
+  with_ours "$name"
+  suite "$name" system
+  suite "$name" ours
+  if ! diff "$at/system.results" "$at/ours.results"; then
+    verdict=DIFFERENT
+  elif [ "$(count "$name" ours ok)" -eq 0 ]; then
+    verdict='NOTHING RAN'
+  fi
+  for which in system ours; do
+    ending=$(<"$at/$which.ending")
+    [ "$ending" = well ] || verdict="$verdict, $which: ${ending^^}"
+  done
+  # Each test binary is a process at least, and each process was served.
+  binaries=$(grep -cE '^ +Running ' "$at/ours.log" || true)
+  processes=$(wc -l <"$at/ours.served")
+  served=$(awk '$1 > 0 && $2 > 0 { served++ } END { print served + 0 }' "$at/ours.served")
+  if [ "$processes" -lt "$binaries" ] || [ "$served" -ne "$processes" ] || [ -s "$at/system.served" ]; then
+    verdict="$verdict, NOT SERVED"
+  fi
+  printf '%-18s %-8s %-13s %6s %6s %7s   %-22s %4s of %-4s %8s\n' "$name" "$version" "$what" "$(count "$name" ours ok)" \
+    "$(count "$name" ours FAILED)" "$(count "$name" ours ignored)" "$verdict" "$served" "$binaries" \
+    "$(awk '{ if ($1 > most) most = $1 } END { print most / 1048576 }' "$at/ours.served")" | tee "$at/row"
+  [ "$verdict" = equal ]
+}
+
 libc=$(awk '$3 == "\"libc\"" { getline; gsub(/"/, ""); print $3 }' Cargo.lock)
+[ -n "$libc" ] || { echo 'ten-crates.sh: Cargo.lock names no libc' >&2; exit 1; }
 make_served
-failed=0
+ran=0
+failed=()
 rows=()
 for crate in "${crates[@]}"; do
   read -r name version what <<<"$crate"
   [ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
   printf '== %s %s\n' "$name" "$version"
-  [ -d "$work/$name/system" ] || fetch "$name" "$version"
-  rm -rf "$work/$name/ours"
-  with_ours "$name"
-  suite "$name" system
-  suite "$name" ours
-  verdict=equal
-  if ! diff "$work/$name/system.results" "$work/$name/ours.results"; then
-    verdict=DIFFERENT
-  elif [ "$(count "$name" ours ok)" -eq 0 ]; then
-    verdict='NOTHING RAN'
-    tail -n 20 "$work/$name/ours.log"
-  fi
-  # Each test binary is a process at least, and each process was served.
-  binaries=$(grep -cE '^ +Running ' "$work/$name/ours.log" || true)
-  processes=$(wc -l <"$work/$name/ours.served")
-  served=$(awk '$1 > 0 && $2 > 0 { served++ } END { print served + 0 }' "$work/$name/ours.served")
-  if [ "$processes" -lt "$binaries" ] || [ "$served" -ne "$processes" ] || [ -s "$work/$name/system.served" ]; then
-    verdict="$verdict, NOT SERVED"
-  fi
-  [ "$verdict" = equal ] || failed=1
-  rows+=("$(printf '%-18s %-8s %-13s %6s %6s %7s   %-22s %4s of %-4s %8s' "$name" "$version" "$what" "$(count "$name" ours ok)" \
-    "$(count "$name" ours FAILED)" "$(count "$name" ours ignored)" "$verdict" "$served" "$binaries" \
-    "$(awk '{ if ($1 > most) most = $1 } END { print most / 1048576 }' "$work/$name/ours.served")")")
-  printf '%s\n' "${rows[-1]}"
+  rm -f "$work/$name/row"
+  # In a shell of its own, which the first command that fails ends: not as a condition, where the shell goes on.
+  set +e
+  (set -e; compare "$name" "$version" "$what")
+  status=$?
+  set -e
+  ran=$((ran + 1))
+  [ "$status" -eq 0 ] || failed+=("$name")
+  rows+=("$(cat "$work/$name/row" 2>/dev/null || printf '%-18s %-8s %-13s NOT RUN' "$name" "$version" "$what")")
 done
 
 printf '\n%-18s %-8s %-13s %6s %6s %7s   %-22s %-12s %8s\n' crate version what passed failed ignored 'than with System' \
   'served' 'most MiB'
 printf '%s\n' "${rows[@]}"
-exit "$failed"
+printf '\n%d of %d crates failed%s\n' "${#failed[@]}" "$ran" "${failed[*]:+: ${failed[*]}}"
+exit "${#failed[@]}"
