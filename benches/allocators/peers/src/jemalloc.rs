@@ -17,7 +17,8 @@ fn purge() {
     // 4096 is jemalloc's `MALLCTL_ARENAS_ALL`.
     for name in [c"thread.tcache.flush", c"arena.4096.purge"] {
         // SAFETY: neither name reads or writes a value, so that every pointer but the name may be null.
-        unsafe { _rjem_mallctl(name.as_ptr(), ptr::null_mut(), ptr::null_mut(), ptr::null_mut(), 0) };
+        let error = unsafe { _rjem_mallctl(name.as_ptr(), ptr::null_mut(), ptr::null_mut(), ptr::null_mut(), 0) };
+        assert_eq!(error, 0, "mallctl: {name:?}");
     }
 }
 
