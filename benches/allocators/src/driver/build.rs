@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -23,6 +24,13 @@ pub(crate) struct Contestant {
     pub(crate) name: String,
     pub(crate) binary: PathBuf,
     preloaded: Option<&'static str>,
+}
+
+/// Name, binary and preloaded library, for scripts.
+impl fmt::Display for Contestant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<10} {} {}", self.name, self.binary.display(), self.preloaded.unwrap_or_default())
+    }
 }
 
 impl Contestant {
@@ -76,10 +84,10 @@ fn binary_of(name: &str) -> Result<&'static str, String> {
     }
 }
 
-/// The package that has the binary, and the feature without which it is not built.
+/// The package that has the binary, and the feature without which a peer is not built.
 fn place_of(binary: &str) -> &'static [&'static str] {
     match binary {
-        "alloc-sigsafe" => &["--package", "sigsafe-bench-ours", "--features", "sigsafe-bench-ours/ours"],
+        "alloc-sigsafe" => &["--package", "sigsafe-bench-ours"],
         "alloc-system" | "alloc-counting" => &["--package", env!("CARGO_PKG_NAME")],
         _ => &["--package", "sigsafe-bench-peers", "--features", "sigsafe-bench-peers/peers"],
     }

@@ -17,8 +17,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use sigsafe_bench_allocators::{DEFAULT, GROWTH, Row};
 
 /// What to keep in mind with every figure.
-const UNEQUAL: &str = "Thin LTO can inline our allocator, which is Rust, into the workloads. The peers are C and C++ behind their crates' \
-functions, tcmalloc and system in shared libraries: each of their operations is a call.";
+const UNEQUAL: &str = "Thin LTO can inline our allocator, which is Rust, and nothing of the peers: they are C and C++ behind their crates' \
+functions, tcmalloc and system in shared libraries. `callgrind-alloc.sh` counts the calls that are left in a pair.";
 
 #[derive(Debug, Parser)]
 #[command(about = "Compares allocators, each as the real global allocator of a process", args_conflicts_with_subcommands = true)]
@@ -36,7 +36,8 @@ enum Action {
     List,
     /// Count the blocks that each row asks for: none may have been left out by the compiler.
     Check,
-    /// Build the binaries and print where they are: for `perf`, `callgrind-alloc.sh`, or to keep one for a later comparison.
+    /// Build the binaries and print where they are, and what is to be preloaded: for `perf`, `callgrind-alloc.sh`, or to keep one for a
+    /// later comparison.
     Build {
         #[arg(long, value_delimiter = ',', default_values = build::ALL)]
         allocators: Vec<String>,
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
         Some(Action::Check) => check::run(),
         Some(Action::Build { allocators }) => build::contestants(&allocators).map(|contestants| {
             for contestant in contestants {
-                println!("{:<10} {}", contestant.name, contestant.binary.display());
+                println!("{contestant}");
             }
         }),
         Some(Action::List) => {
