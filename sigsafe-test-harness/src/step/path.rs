@@ -37,8 +37,10 @@ pub struct Stop {
 /// The length of the `syscall` instruction.
 pub(super) const SYSCALL: usize = 2;
 
-/// `cmpxchg` of four or eight bytes, locked.
-const COMPARE_AND_SWAP: [&[u8]; 3] = [&[0xf0, 0x0f, 0xb1], &[0xf0, 0x48, 0x0f, 0xb1], &[0xf0, 0x4c, 0x0f, 0xb1]];
+/// Whether the code is `cmpxchg` of four or eight bytes, locked: of any registers, which a prefix may name.
+fn is_compare_and_swap(code: [u8; 4]) -> bool {
+    matches!(code, [0xf0, 0x0f, 0xb1, _] | [0xf0, 0x40..=0x4f, 0x0f, 0xb1])
+}
 
 impl Stop {
     /// The instruction.
@@ -118,7 +120,7 @@ impl Path {
         let is_one = |boundary: &Boundary| {
             // SAFETY: code of this program, which does not end with such an instruction.
             let code = unsafe { (boundary.pc as *const [u8; 4]).read_unaligned() };
-            boundary.handlers == 0 && COMPARE_AND_SWAP.iter().any(|start| code.starts_with(start))
+            boundary.handlers == 0 && is_compare_and_swap(code)
         };
         let all = self.boundaries.iter().enumerate().filter(|(_, boundary)| is_one(boundary));
         all.filter(|(_, boundary)| met.insert(boundary.pc)).map(|(index, _)| index).collect()
@@ -145,5 +147,45 @@ impl Path {
             }
         }
         stops
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::arch::asm;
+
+    use super::is_compare_and_swap;
+
+    /// The first bytes of an instruction.
+    macro_rules! code_of {
+        ($instruction:literal) => {{
+            let code: *const [u8; 4];
+            // SAFETY: the instruction is jumped over; what comes is its address.
+            unsafe {
+                asm!("lea {code}, [rip + 2f]", "jmp 3f", concat!("2: ", $instruction), "3:", code = out(reg) code, options(nomem, nostack));
+                code.read_unaligned()
+            }
+        }};
+    }
+
+    #[test]
+    fn a_compare_and_swap_is_one_whatever_its_registers() {
+        for code in [
+            code_of!("lock cmpxchg dword ptr [rdi], esi"),
+            code_of!("lock cmpxchg dword ptr [r8], esi"),
+            code_of!("lock cmpxchg dword ptr [rdi], r9d"),
+            code_of!("lock cmpxchg dword ptr [r8 + r10], r9d"),
+            code_of!("lock cmpxchg qword ptr [rdi], rsi"),
+            code_of!("lock cmpxchg qword ptr [r8], rsi"),
+            code_of!("lock cmpxchg qword ptr [rdi], r9"),
+            code_of!("lock cmpxchg qword ptr [r8], r9"),
+        ] {
+            assert!(is_compare_and_swap(code), "{code:02x?}");
+        }
+        for code in
+            [code_of!("lock xadd qword ptr [rdi], rsi"), code_of!("cmpxchg qword ptr [rdi], rsi"), code_of!("lock or dword ptr [rdi], esi")]
+        {
+            assert!(!is_compare_and_swap(code), "{code:02x?}");
+        }
     }
 }
