@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut, without_provenance};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use block::{A, Block, KIB, MIB};
@@ -299,11 +299,11 @@ impl ThreadExit for Late {
 
 #[test]
 fn threads_that_have_a_cache_keep_their_way_of_ending() {
-    static OLD: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+    static NAMED: AtomicBool = AtomicBool::new(false);
     from_nothing("threads_that_have_a_cache_keep_their_way_of_ending", || {
         let old = thread::spawn(|| {
             some_of_every_kind();
-            while OLD.load(SeqCst).is_null() {
+            while !NAMED.load(SeqCst) {
                 thread::yield_now();
             }
             some_of_every_kind();
@@ -322,7 +322,7 @@ fn threads_that_have_a_cache_keep_their_way_of_ending() {
         .join()
         .unwrap();
         assert_eq!(A.stats().caches, 1, "the older thread's");
-        OLD.store(A.stats().caches as *mut u8, SeqCst);
+        NAMED.store(true, SeqCst);
         old.join().unwrap();
         nothing_is_lost();
     });
