@@ -4,24 +4,17 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::thread;
 
 use sigsafe_alloc::SigSafeAlloc;
+use sigsafe_test_harness::isolate::isolated;
+use sigsafe_test_harness::rng::Generator;
 
 #[global_allocator]
 static ALLOCATOR: SigSafeAlloc = SigSafeAlloc;
 
-/// A small generator of numbers that look random: xorshift64*.
-struct Numbers(u64);
+/// Of a block that has a mapping of its own.
+const MAPPED: usize = 20 << 20;
 
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
+fn one_of<const N: usize>(all: [u32; N], numbers: &mut Generator) -> u32 {
+    all[numbers.below(N as u32) as usize]
 }
 
 struct Block {
@@ -34,12 +27,12 @@ struct Block {
 unsafe impl Send for Block {}
 
 impl Block {
-    fn new(numbers: &mut Numbers) -> Block {
-        let largest = [64, 64, 64, 1024, 1024, 1024, 20_000, 20_000, 400_000][numbers.below(9)] * [1, 1, 1, 1, 8][numbers.below(5)];
-        let size = 1 + numbers.below(largest);
-        let align = 1 << [0, 3, 3, 4, 4, 6, 12, 17][numbers.below(8)];
+    fn new(numbers: &mut Generator) -> Block {
+        let largest = one_of([64, 64, 64, 1024, 1024, 1024, 20_000, 20_000, 400_000], numbers) * one_of([1, 1, 1, 1, 8], numbers);
+        let size = numbers.between(1, largest) as usize;
+        let align = 1 << one_of([0, 3, 3, 4, 4, 6, 12, 17], numbers);
         let layout = Layout::from_size_align(size, align).unwrap();
-        let mark = numbers.next() as u8;
+        let mark = numbers.word() as u8;
         let at = if mark & 1 == 0 {
             // SAFETY: the size is not zero.
             unsafe { ALLOCATOR.alloc(layout) }
@@ -62,8 +55,8 @@ impl Block {
         assert!(bytes.iter().all(|byte| *byte == self.mark));
     }
 
-    fn resize(&mut self, numbers: &mut Numbers) {
-        let size = 1 + numbers.below(2 * self.layout.size());
+    fn resize(&mut self, numbers: &mut Generator) {
+        let size = numbers.between(1, 2 * self.layout.size() as u32) as usize;
         let kept = size.min(self.layout.size());
         // SAFETY: our block.
         self.at = unsafe { ALLOCATOR.realloc(self.at, self.layout, size) };
@@ -86,17 +79,17 @@ impl Drop for Block {
 }
 
 fn work(seed: u64, rounds: usize) -> Vec<Block> {
-    let mut numbers = Numbers(seed | 1);
+    let mut numbers = Generator::new(seed, 0);
     let mut live: Vec<Block> = Vec::new();
     for _ in 0..rounds {
         match numbers.below(5) {
             0 | 1 if live.len() < 300 => live.push(Block::new(&mut numbers)),
             2 if !live.is_empty() => {
-                let index = numbers.below(live.len());
+                let index = numbers.below(live.len() as u32) as usize;
                 live[index].resize(&mut numbers);
             }
             _ if !live.is_empty() => {
-                let index = numbers.below(live.len());
+                let index = numbers.below(live.len() as u32) as usize;
                 live.swap_remove(index);
             }
             _ => {}
@@ -117,9 +110,16 @@ fn blocks_keep_what_is_in_them_and_threads_free_each_other_s() {
 
 #[test]
 fn everything_is_in_order_and_goes_back() {
-    let before = ALLOCATOR.stats();
-    thread::spawn(|| drop(work(77, 20_000))).join().unwrap();
-    println!("{:?}", ALLOCATOR.verify().unwrap());
-    println!("{before:?} {:?}", ALLOCATOR.stats());
-    println!("{} {:?}", ALLOCATOR.purge(), ALLOCATOR.stats());
+    // Nobody else's work is under way.
+    isolated("everything_is_in_order_and_goes_back", || {
+        ALLOCATOR.purge();
+        let before = ALLOCATOR.stats();
+        thread::spawn(|| drop((work(77, 20_000), Vec::<u8>::with_capacity(MAPPED)))).join().unwrap();
+        ALLOCATOR.verify().unwrap();
+        assert!(ALLOCATOR.stats().free_resident != 0 && ALLOCATOR.stats().kept == MAPPED, "{:?}", ALLOCATOR.stats());
+        assert!(ALLOCATOR.purge() > MAPPED);
+        let after = ALLOCATOR.stats();
+        assert_eq!((after.free_resident, after.kept), (0, 0), "{after:?}");
+        assert_eq!((after.blocks, after.runs, after.mapped, after.caches), (before.blocks, before.runs, before.mapped, before.caches));
+    });
 }
