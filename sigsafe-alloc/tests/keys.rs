@@ -13,6 +13,7 @@ use std::thread;
 
 use block::{A, Block, KIB, MIB};
 use sigsafe_test_harness::isolate::isolated;
+use sigsafe_test_harness::rng::Generator;
 
 /// What glibc has room for in a thread's own block. musl has room for all keys.
 const KEYS: usize = 32;
@@ -57,17 +58,17 @@ fn threads_without_a_cache_work_and_lose_nothing() {
         unsafe { libc::signal(libc::SIGUSR1, on_signal as *const () as usize) };
         static OTHERS: Mutex<Vec<Block>> = Mutex::new(Vec::new());
         let threads: Vec<_> = (1..5)
-            .map(|seed: usize| {
+            .map(|seed| {
                 thread::spawn(move || {
-                    let mut next = seed;
+                    let mut numbers = Generator::new(seed, 0);
                     for round in 0..5_000 {
-                        next = next.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-                        let mut block = Block::new(1 + (next >> 40) % [64, 700, 9000, 70_000, 400_000][(next >> 33) % 5]);
-                        assert!(block.resize(1 + (next >> 35) % 2000));
+                        let most = [64, 700, 9000, 70_000, 400_000][numbers.below(5) as usize];
+                        let mut block = Block::new(numbers.between(1, most) as usize);
+                        assert!(block.resize(numbers.between(1, 2000) as usize));
                         let mut others = OTHERS.lock().unwrap();
                         others.push(block);
                         if others.len() > 200 {
-                            others.swap_remove((next >> 50) % 200);
+                            others.swap_remove(numbers.below(200) as usize);
                         }
                         if round % 16 == 0 {
                             // SAFETY: a signal that has a handler.
