@@ -55,7 +55,7 @@ fn note() {
 pub(crate) extern "C" fn allocates(_: i32) {
     note();
     let size = shared().size;
-    let sizes = [size, size, 24, 5000, 100 * KIB, 300 * KIB, 3 * MIB / 2];
+    let sizes = [size, size, 24, 5000, 100 * KIB, 300 * KIB, 3 * MIB / 2, 20 * MIB, 40 * MIB];
     let blocks = sizes.map(|size| Block::with(layout(size, 8)));
     for (index, block) in blocks.into_iter().flatten().enumerate() {
         let mut block = block;
