@@ -14,6 +14,7 @@ use std::thread;
 
 use block::{A, Block, KIB, MIB, in_a_child};
 use sigsafe_test_harness::isolate::isolated;
+use sigsafe_test_harness::rng::Generator;
 
 /// Blocks that threads leave each other.
 static SHARED: [AtomicPtr<Block>; 64] = [const { AtomicPtr::new(null_mut()) }; 64];
@@ -25,20 +26,20 @@ fn exchange(slot: usize, block: *mut Block) -> Option<Box<Block>> {
     (!old.is_null()).then(|| unsafe { Box::from_raw(old) })
 }
 
-fn churn(seed: usize, rounds: usize) {
-    let mut next = seed;
+fn churn(seed: u64, rounds: usize) {
+    let mut numbers = Generator::new(seed, 0);
     let mut own: Vec<Block> = Vec::with_capacity(64);
     for _ in 0..rounds {
-        next = next.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-        let most = [24, 64, 64, 700, 700, 9000, 70_000, 400_000][(next >> 33) % 8];
-        let block = Block::new(1 + (next >> 40) % most);
-        if next >> 60 == 0 {
+        let most = [24, 64, 64, 700, 700, 9000, 70_000, 400_000][numbers.below(8) as usize];
+        let block = Block::new(numbers.between(1, most) as usize);
+        let place = numbers.below(64) as usize;
+        if numbers.one_in(16) {
             // `Block` looks at what is in it.
-            drop(exchange(next >> 36, Box::into_raw(Box::new(block))));
+            drop(exchange(place, Box::into_raw(Box::new(block))));
         } else if own.len() < 64 {
             own.push(block);
         } else {
-            own[(next >> 36) % 64] = block;
+            own[place] = block;
         }
     }
 }
@@ -48,7 +49,7 @@ fn children_work_whatever_the_other_threads_were_doing() {
     isolated("children_work_whatever_the_other_threads_were_doing", || {
         static DONE: AtomicBool = AtomicBool::new(false);
         let threads: Vec<_> = (1..4)
-            .map(|seed: usize| {
+            .map(|seed| {
                 thread::spawn(move || {
                     let mut round = seed;
                     while !DONE.load(SeqCst) {
@@ -155,8 +156,13 @@ fn the_interrupted_operation_goes_on_in_parent_and_child() {
             drop((Block::new(64), Block::new(70_000)));
         }
         type Prepare = fn() -> Vec<Block>;
-        let paths: [(usize, Prepare); 4] =
-            [(64, || vec![Block::new(64)]), (70_000, Vec::new), (300 * KIB, Vec::new), (2 * MIB, || vec![Block::new(2 * MIB)])];
+        let paths: [(usize, Prepare); 5] = [
+            (64, || Block::many(64, 1)),
+            (70_000, Vec::new),
+            (300 * KIB, Vec::new),
+            (2 * MIB, || Block::many(2 * MIB, 1)),
+            (20 * MIB, || Block::many(20 * MIB, 1)),
+        ];
         step::install();
         for (size, prepare) in paths {
             let layout = block::layout(size, 8);
