@@ -12,12 +12,16 @@ use std::time::{Duration, Instant};
 
 use block::{A, Block, KIB, MIB, errno, in_a_child, layout, set_errno};
 use sigsafe_test_harness::isolate::isolated;
+use sigsafe_test_harness::rng::Generator;
 
 /// What a directory of chunks takes: no other mapping here is as long.
 const LEAF: usize = 36 * KIB;
 
+/// Every call that maps, watched.
+const MAPS: [c_long; 2] = [libc::SYS_mmap, libc::SYS_mremap];
+
 fn maps(number: c_long, _: usize, _: usize) -> bool {
-    number == libc::SYS_mmap
+    MAPS.contains(&number)
 }
 
 fn maps_a_leaf(number: c_long, _: usize, bytes: usize) -> bool {
@@ -30,9 +34,13 @@ fn discards(number: c_long, _: usize, _: usize) -> bool {
 
 /// Some of every kind, as many as there is memory for.
 fn some_of_every_kind() -> Vec<Block> {
-    let sizes = [8, 24, 64, 500, 3000, 50_000, 200 * KIB, 300 * KIB, MIB, 2 * MIB, 5 * MIB];
+    let sizes = [8, 24, 64, 500, 3000, 50_000, 200 * KIB, 300 * KIB, MIB, 2 * MIB, 5 * MIB, 20 * MIB, 40 * MIB];
     let mut blocks: Vec<Block> = sizes.into_iter().filter_map(|size| Block::with(layout(size, 8))).collect();
     for block in &mut blocks {
+        // A mapping may become longer where it is, or elsewhere.
+        if block.layout().size() > 16 * MIB {
+            block.resize(block.layout().size() + 4 * MIB);
+        }
         block.resize(700);
     }
     blocks.extend(sizes.into_iter().filter_map(|size| Block::zeroed(layout(size, 64))));
@@ -43,7 +51,7 @@ fn some_of_every_kind() -> Vec<Block> {
 /// Every kind can be had, nothing is lost, and all is in order.
 fn works() {
     let blocks = some_of_every_kind();
-    assert_eq!(blocks.len(), 22);
+    assert_eq!(blocks.len(), 26);
     drop(blocks);
     A.verify().unwrap();
     A.purge();
@@ -53,7 +61,7 @@ fn works() {
 #[test]
 fn a_mapping_that_fails_first_last_or_in_between_is_no_more_than_null() {
     isolated("a_mapping_that_fails_first_last_or_in_between_is_no_more_than_null", || {
-        calls::watch(&[libc::SYS_mmap, libc::SYS_mremap]);
+        calls::watch(&MAPS);
         // Each in a process of its own, so that the first of all mappings has its turn.
         let mut spared = 0;
         loop {
@@ -138,11 +146,12 @@ fn in_use() -> usize {
 #[test]
 fn at_the_limit_of_address_space_every_operation_is_null_or_works() {
     isolated("at_the_limit_of_address_space_every_operation_is_null_or_works", || {
-        for (round, room) in [0, 100 * KIB, 5 * MIB, 9 * MIB, 40 * MIB].into_iter().enumerate() {
+        // So much room, and the size that is first to use it up. What it has become, a chunk or a region, it stays in the next rounds.
+        for (room, first) in [(50 * MIB, 6), (90 * MIB, 7), (0, 0), (100 * KIB, 1), (5 * MIB, 2), (9 * MIB, 3), (40 * MIB, 4)] {
             let mut blocks: Vec<Block> = Vec::with_capacity(1 << 20);
             set_limit(Some(in_use() + room));
             set_errno(77);
-            for size in [64, 500, 3000, 40_000, 300 * KIB, 2 * MIB].into_iter().cycle().skip(round).take(6) {
+            for size in [64, 500, 3000, 40_000, 300 * KIB, 2 * MIB, 20 * MIB, 40 * MIB].into_iter().cycle().skip(first).take(8) {
                 while let Some(block) = Block::with(layout(size, 8)) {
                     blocks.push(block);
                     assert!(blocks.len() < 1 << 20, "no limit");
@@ -151,7 +160,7 @@ fn at_the_limit_of_address_space_every_operation_is_null_or_works() {
             }
             // What cannot grow stays.
             for block in &mut blocks {
-                block.resize(6 * MIB);
+                block.resize(if block.layout().size() > 16 * MIB { 120 * MIB } else { 6 * MIB });
             }
             assert_eq!(errno(), 77);
             // One that is freed is one that can be had.
@@ -174,17 +183,16 @@ fn threads_at_the_limit_of_address_space_get_null_or_what_others_free() {
         static READY: AtomicUsize = AtomicUsize::new(0);
         static LIMITED: AtomicBool = AtomicBool::new(false);
         let threads: Vec<_> = (0..4)
-            .map(|thread: usize| {
+            .map(|thread| {
                 thread::spawn(move || {
                     let mut blocks: Vec<Block> = Vec::with_capacity(100_000);
                     READY.fetch_add(1, SeqCst);
                     while !LIMITED.load(SeqCst) {
                         thread::yield_now();
                     }
-                    let (mut nulls, mut next) = (0, thread);
+                    let (mut nulls, mut numbers) = (0, Generator::new(4, thread));
                     for _ in 0..20_000 {
-                        next = next.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-                        let size = [24, 64, 700, 9000, 70_000, 400_000][(next >> 40) % 6];
+                        let size = [24, 64, 700, 9000, 70_000, 400_000][numbers.below(6) as usize];
                         match Block::with(layout(size, 8)) {
                             Some(block) => blocks.push(block),
                             None => {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use block::{A, Block, KIB, MIB, errno, layout, set_errno};
 use sigsafe_test_harness::isolate::isolated;
 
-/// Of each kind some: classes, their edges, runs, mappings that are kept and one that is not.
-const SIZES: [usize; 30] = [
+/// Of each kind some: classes, their edges, runs of chunks and of regions, mappings that are kept and one that is not.
+const SIZES: [usize; 34] = [
     1,
     7,
     8,
@@ -41,15 +41,22 @@ const SIZES: [usize; 30] = [
     1536 * KIB,
     3 * MIB,
     5 * MIB,
+    LARGEST_RUN,
+    LARGEST_RUN + 1,
+    20 * MIB,
+    40 * MIB,
     65 * MIB,
 ];
+
+/// Larger blocks have mappings of their own.
+const LARGEST_RUN: usize = 16 * MIB;
 
 fn all_is_in_order() {
     let stats = A.stats();
     assert_eq!(stats.mapped, 0, "mappings that nobody has");
     A.purge();
     let stats = A.stats();
-    assert_eq!((stats.spans, stats.runs), (0, 0), "blocks that nobody has");
+    assert_eq!((stats.spans, stats.runs, stats.kept, stats.free_resident), (0, 0, 0, 0), "blocks that nobody has");
     A.verify().unwrap();
 }
 
@@ -73,10 +80,11 @@ fn every_alignment_with_every_size() {
 #[test]
 fn a_kept_mapping_serves_no_layout_that_it_is_not_aligned_for() {
     isolated("a_kept_mapping_serves_no_layout_that_it_is_not_aligned_for", || {
-        for size in [1536 * KIB, 2 * MIB, 3 * MIB] {
+        for size in [1536 * KIB, 2 * MIB, 3 * MIB, 20 * MIB] {
             for shift in 12..=20 {
                 // Many at a time, so that they lie anywhere. `Block` looks at the alignment.
                 drop((0..4).map(|_| Block::new(size)).collect::<Vec<_>>());
+                assert!(size <= LARGEST_RUN || A.stats().kept >= size);
                 let mut blocks: Vec<_> = (0..4).map(|_| Block::with(layout(size, 1 << shift)).unwrap()).collect();
                 for block in &mut blocks {
                     assert!(block.resize(size + 700 * KIB) && block.resize(size + 100 * KIB));
@@ -90,14 +98,18 @@ fn a_kept_mapping_serves_no_layout_that_it_is_not_aligned_for() {
 #[test]
 fn realloc_keeps_the_contents_from_every_kind_of_block_to_every_other() {
     isolated("realloc_keeps_the_contents_from_every_kind_of_block_to_every_other", || {
-        // Larger ones than these are what the last of these are, and take their time.
-        let sizes = || SIZES.into_iter().filter(|size| *size <= 3 * MIB);
+        // Large ones take their time: they are changed to each other, and to one of each other kind.
+        let of_every_kind = [100, 300 * KIB, 3 * MIB, 20 * MIB, 40 * MIB, 65 * MIB];
+        let small = || SIZES.into_iter().filter(|size| *size <= 3 * MIB);
+        let pairs = || {
+            let small = small().flat_map(|from| small().map(move |to| (from, to)));
+            let large = of_every_kind.into_iter().flat_map(|from| of_every_kind.map(|to| (from, to)));
+            small.chain(large.filter(|(from, to)| *from.max(to) > LARGEST_RUN))
+        };
         for align in [1, 4 * KIB, 128 * KIB] {
-            for from in sizes() {
-                for to in sizes() {
-                    let mut block = Block::with(layout(from, align)).unwrap();
-                    assert!(block.resize(to), "{from} to {to}");
-                }
+            for (from, to) in pairs() {
+                let mut block = Block::with(layout(from, align)).unwrap();
+                assert!(block.resize(to), "{from} to {to}");
             }
         }
         all_is_in_order();
@@ -114,14 +126,15 @@ fn zeroed_memory_is_zero_whoever_had_it_before() {
             let zeroed = |count: usize, align: usize| -> Vec<_> {
                 (0..count).map(|_| Block::zeroed(layout(size, align)).unwrap()).inspect(Block::soil).collect()
             };
+            let count = if size > 4 * MIB { 2 } else { 12 };
             // From this thread's cache; from a span where another thread left them; from memory that has been to the system and back.
-            drop(soiled(12, size));
-            drop(zeroed(12, 8));
-            let blocks = soiled(12, size);
+            drop(soiled(count, size));
+            drop(zeroed(count, 8));
+            let blocks = soiled(count, size);
             std::thread::spawn(move || drop(blocks)).join().unwrap();
-            drop(zeroed(24, 8));
+            drop(zeroed(2 * count, 8));
             A.purge();
-            drop(zeroed(12, 8));
+            drop(zeroed(count, 8));
             drop(zeroed(3, 64));
         }
         // Kept mappings that are made longer and shorter.
@@ -156,7 +169,7 @@ fn huge() -> impl Iterator<Item = Layout> {
 #[test]
 fn what_does_not_fit_into_an_address_space_is_null() {
     isolated("what_does_not_fit_into_an_address_space_is_null", || {
-        let mut small: Vec<Block> = [24, 300 * KIB, 2 * MIB].into_iter().map(Block::new).collect();
+        let mut small: Vec<Block> = [24, 300 * KIB, 2 * MIB, 20 * MIB].into_iter().map(Block::new).collect();
         for huge in huge() {
             assert!(Block::with(huge).is_none(), "{huge:?}");
             assert!(Block::zeroed(huge).is_none(), "{huge:?}");

@@ -139,7 +139,7 @@ fn purge_with_nothing_live_leaves_what_there_was_at_the_start() {
     isolated("purge_with_nothing_live_leaves_what_there_was_at_the_start", || {
         on_a_thread(|| drop(Block::new(64)));
         let start = resident();
-        for size in [16, 100, 4000, 50 * KIB, MEDIUM, MIB, 3 * MIB] {
+        for size in [16, 100, 4000, 50 * KIB, MEDIUM, MIB, 3 * MIB, 20 * MIB, 40 * MIB] {
             on_a_thread(move || {
                 let mut blocks = Block::many(size, 96 * MIB);
                 // In an order that leaves every span in use for as long as possible.
