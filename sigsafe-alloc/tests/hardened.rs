@@ -170,16 +170,29 @@ fn a_double_free_of_a_run() {
 
 const FOREIGN: &str = "bad free of BLOCK: invalid pointer, no block starts there: not this allocator's, or a large block that was freed";
 
+/// A large block is freed twice.
+fn freed_twice(size: usize) {
+    let block = announce(alloc(size));
+    // SAFETY: the second free is the mistake.
+    unsafe {
+        free(block, size);
+        free(block, size);
+    }
+}
+
+#[test]
+fn a_double_free_of_a_run_of_a_region() {
+    dies("a_double_free_of_a_run_of_a_region", FOREIGN, || freed_twice(3 * MIB));
+}
+
 #[test]
 fn a_double_free_of_a_mapping() {
-    dies("a_double_free_of_a_mapping", FOREIGN, || {
-        let block = announce(alloc(3 * MIB));
-        // SAFETY: the second free is the mistake.
-        unsafe {
-            free(block, 3 * MIB);
-            free(block, 3 * MIB);
-        }
-    });
+    dies("a_double_free_of_a_mapping", FOREIGN, || freed_twice(20 * MIB));
+}
+
+#[test]
+fn a_double_free_of_a_mapping_that_is_not_kept() {
+    dies("a_double_free_of_a_mapping_that_is_not_kept", FOREIGN, || freed_twice(80 * MIB));
 }
 
 #[test]
@@ -231,6 +244,14 @@ fn a_null_pointer() {
     dies("a_null_pointer", FOREIGN, || {
         // SAFETY: the mistake.
         unsafe { free(announce(std::ptr::null_mut()), 2 * MIB) };
+    });
+}
+
+#[test]
+fn a_null_pointer_as_a_mapping() {
+    dies("a_null_pointer_as_a_mapping", FOREIGN, || {
+        // SAFETY: the mistake.
+        unsafe { free(announce(std::ptr::null_mut()), 20 * MIB) };
     });
 }
 
@@ -353,24 +374,45 @@ fn the_old_layout_for_a_run_that_has_grown() {
     });
 }
 
-#[test]
-fn a_mapping_s_layout_for_a_longer_mapping() {
-    const NAME: &str = "a_mapping_s_layout_for_a_longer_mapping";
-    dies(NAME, "bad free of BLOCK: wrong layout, one of blocks of 2097152 bytes, and the block there has 4194304", || {
-        let block = announce(alloc(4 * MIB));
+/// A block of one size is freed by the layout of another.
+#[track_caller]
+fn dies_of_the_layout(test_name: &str, size: usize, freed_as: usize) {
+    let message = format!("bad free of BLOCK: wrong layout, one of blocks of {freed_as} bytes, and the block there has {size}");
+    dies(test_name, &message, || {
+        let block = announce(alloc(size));
         // SAFETY: the mistake.
-        unsafe { free(block, 2 * MIB) };
+        unsafe { free(block, freed_as) };
     });
 }
 
 #[test]
+fn a_region_s_layout_for_a_longer_run_of_it() {
+    dies_of_the_layout("a_region_s_layout_for_a_longer_run_of_it", 4 * MIB, 2 * MIB);
+}
+
+#[test]
+fn a_class_s_layout_for_a_run_of_a_region() {
+    dies_of_the_layout("a_class_s_layout_for_a_run_of_a_region", 4 * MIB, 64);
+}
+
+#[test]
+fn a_region_s_layout_for_a_mapping() {
+    dies_of_the_layout("a_region_s_layout_for_a_mapping", 20 * MIB, 4 * MIB);
+}
+
+#[test]
+fn a_mapping_s_layout_for_a_run_of_a_region() {
+    dies_of_the_layout("a_mapping_s_layout_for_a_run_of_a_region", 4 * MIB, 20 * MIB);
+}
+
+#[test]
+fn a_mapping_s_layout_for_a_longer_mapping() {
+    dies_of_the_layout("a_mapping_s_layout_for_a_longer_mapping", 40 * MIB, 20 * MIB);
+}
+
+#[test]
 fn a_class_s_layout_for_a_mapping() {
-    const NAME: &str = "a_class_s_layout_for_a_mapping";
-    dies(NAME, "bad free of BLOCK: wrong layout, one of blocks of 64 bytes, and the block there has 4194304", || {
-        let block = announce(alloc(4 * MIB));
-        // SAFETY: the mistake.
-        unsafe { free(block, 64) };
-    });
+    dies_of_the_layout("a_class_s_layout_for_a_mapping", 40 * MIB, 64);
 }
 
 #[test]
@@ -409,17 +451,26 @@ fn realloc_of_a_freed_run() {
     });
 }
 
+/// A large block is resized after it was freed.
+fn resized_when_free(size: usize, new: usize) {
+    let block = announce(alloc(size));
+    // SAFETY: the second is the mistake.
+    unsafe {
+        free(block, size);
+        A.realloc(block, layout(size), new);
+    }
+}
+
+#[test]
+fn realloc_of_a_freed_run_of_a_region() {
+    let message = FOREIGN.replace("free of BLOCK", "realloc of BLOCK");
+    dies("realloc_of_a_freed_run_of_a_region", &message, || resized_when_free(3 * MIB, 5 * MIB));
+}
+
 #[test]
 fn realloc_of_a_freed_mapping() {
-    const NAME: &str = "realloc_of_a_freed_mapping";
-    dies(NAME, &FOREIGN.replace("free of BLOCK", "realloc of BLOCK"), || {
-        let block = announce(alloc(3 * MIB));
-        // SAFETY: the second is the mistake.
-        unsafe {
-            free(block, 3 * MIB);
-            A.realloc(block, layout(3 * MIB), 5 * MIB);
-        }
-    });
+    let message = FOREIGN.replace("free of BLOCK", "realloc of BLOCK");
+    dies("realloc_of_a_freed_mapping", &message, || resized_when_free(20 * MIB, 40 * MIB));
 }
 
 const OVERWRITTEN: &str =
@@ -594,11 +645,19 @@ fn more_large_blocks_than_the_table_has_are_freed_all_the_same() {
     });
 }
 
-/// A block of 2 MiB that cannot be made longer without a copy: after each call the old one, or the new one, is the program's.
+/// A block that cannot be made longer without a copy: after each call the old one, or the new one, is the program's.
 #[test]
 fn a_block_that_cannot_be_resized_stays_the_program_s() {
     isolated("a_block_that_cannot_be_resized_stays_the_program_s", || {
-        for (old, new) in [(300 * KIB, MIB), (2 * MIB, 9 * MIB), (9 * MIB, 20 * MIB), (20 * MIB, 400 * KIB), (20 * MIB, 100)] {
+        for (old, new) in [
+            (300 * KIB, MIB),
+            (2 * MIB, 9 * MIB),
+            (9 * MIB, 20 * MIB),
+            (20 * MIB, 40 * MIB),
+            (40 * MIB, 20 * MIB),
+            (20 * MIB, 400 * KIB),
+            (20 * MIB, 100),
+        ] {
             let (block, behind) = (alloc(old), alloc(old));
             // SAFETY: our blocks. No address space has room for the first size.
             unsafe {
@@ -640,41 +699,30 @@ mod step;
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn a_free_at_every_instruction_of_another_free_of_the_same_block() {
+    use std::os::unix::process::ExitStatusExt;
+
+    use sigsafe_test_harness::step::child;
+
     isolated("a_free_at_every_instruction_of_another_free_of_the_same_block", || {
         step::install();
         let _other = alloc(64);
-        // The child's own operation is the same each time: the parent's blocks stay as they are.
-        let child = |at: u64, handler: fn()| {
-            BLOCK.store(alloc(64), SeqCst);
-            // SAFETY: the child calls what may be called there: this process has one thread that does anything.
-            match unsafe { libc::fork() } {
-                0 => {
-                    // SAFETY: the first free, or the mistake.
-                    let ((), stepped) = step::during(at, handler, || unsafe { free(BLOCK.load(SeqCst), 64) });
-                    println!("{stepped:?}");
-                    // SAFETY: ends the child.
-                    unsafe { libc::_exit(if stepped.runs == 0 { 0 } else { 1 }) };
-                }
-                pid => {
-                    let mut status = 0;
-                    // SAFETY: our child; writes to this frame. Then our block.
-                    unsafe {
-                        assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
-                        free(BLOCK.load(SeqCst), 64);
-                    }
-                    status
-                }
-            }
-        };
+        BLOCK.store(alloc(64), SeqCst);
         let mut at = 1;
         loop {
-            let status = child(at, || free_the_block(0));
-            if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0 {
+            let ended = child::run(|| {
+                // SAFETY: the first free, or the mistake.
+                let ((), stepped) = step::during(at, || free_the_block(0), || unsafe { free(BLOCK.load(SeqCst), 64) });
+                println!("{stepped:?}");
+                u8::from(stepped.runs != 0)
+            });
+            if ended.success() {
                 break;
             }
-            assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGABRT, "boundary {at}: {status:#x}");
+            assert_eq!(ended.signal(), Some(libc::SIGABRT), "boundary {at}: {ended}");
             at += 1;
         }
+        // SAFETY: our block.
+        unsafe { free(BLOCK.load(SeqCst), 64) };
         assert!(at > 20, "{at} boundaries");
     });
 }
