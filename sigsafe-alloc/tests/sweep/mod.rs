@@ -217,6 +217,9 @@ fn sweep_one(way: &'static Way, held: &mut Vec<Block>, (offset, stride): (usize,
                         in_hand = inside;
                         counters.add(INSIDES, u64::from(inside));
                     }
+                    if way.place == Place::AfterEnd && inside {
+                        fail("a thread that has given its cache back has none");
+                    }
                     // Above another handler that has interrupted an operation, nothing is held back for that one; after an operation that
                     // was left, more is, up to the end of the next.
                     let alone = !matches!(way.place, Place::Nested | Place::Left);

@@ -336,6 +336,12 @@ fn locked() -> Vec<Block> {
     cached()
 }
 
+/// Another thread's blocks; this one has a cache, which goes back at its end.
+fn another_s<const SIZE: usize, const COUNT: usize>() -> Vec<Block> {
+    drop(cached());
+    elsewhere(|| Block::many(SIZE, COUNT))
+}
+
 fn one<const SIZE: usize>() -> Vec<Block> {
     Block::many(SIZE, 1)
 }
@@ -472,8 +478,8 @@ pub(crate) const NO_CACHE: &[Way] = &[
     at(AfterEnd, way("alloc, after the thread's end, new span", alloc(40 * KIB), cached)),
     at(AfterEnd, way("alloc_zeroed, after the thread's end",  zeroed(40 * KIB), cached)),
     at(AfterEnd, way("dealloc, after the thread's end",       Dealloc,          || stacked(8))),
-    at(AfterEnd, way("dealloc, after the thread's end, span full", Dealloc,     || elsewhere(|| Block::many(8 * KIB, 8)))),
-    at(AfterEnd, way("dealloc, after the thread's end, a span's last", Dealloc, || elsewhere(|| Block::many(256 * KIB, 1)))),
+    at(AfterEnd, way("dealloc, after the thread's end, span full", Dealloc,     another_s::<{ 8 * KIB }, 8>)),
+    at(AfterEnd, way("dealloc, after the thread's end, a span's last", Dealloc, another_s::<{ 256 * KIB }, 1>)),
     at(Nested, way("alloc, nested",                           alloc(8 * KIB),   || stacked(8))),
     at(Nested, way("alloc, nested, new span",                 alloc(40 * KIB),  cached)),
     at(Nested, way("dealloc, nested",                         Dealloc,          list::<64>)),
