@@ -1,8 +1,8 @@
 //! The lines of the allocator that are stepped through when a signal is put at every instruction (`every_instruction.rs`), and those that
 //! are not: `lines/never-stepped.txt` has each of these, with the reason.
 //!
-//! `cargo test -p sigsafe-alloc --test lines -- --ignored` checks that, in minutes. The report is written to `target/tmp/stepped-lines.txt` of the workspace: for
-//! each file how many of the lines that have instructions were stepped through, and which were not.
+//! The report is written to `target/tmp/stepped-lines.txt` of the workspace: for each file how many of the lines that have instructions
+//! were stepped through, and which were not.
 //!
 //! Which lines have instructions is the compiler's choice, so a listed line may have none; one that is stepped through is an error.
 
@@ -59,7 +59,6 @@ impl Source {
 }
 
 #[test]
-#[ignore = "takes minutes: at night"]
 fn lines_that_are_never_stepped_through_are_listed_with_the_reason() {
     let name = "lines_that_are_never_stepped_through_are_listed_with_the_reason";
     isolated_within(name, Duration::from_secs(600), || {

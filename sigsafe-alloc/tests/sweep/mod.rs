@@ -309,7 +309,8 @@ pub(crate) fn program_counters(way: &'static Way, tried: &mut HashMap<usize, u32
     let ended = prepared(way, |held| {
         let path = learn(way, held, None);
         let mut all: BTreeSet<usize> = path.program_counters().collect();
-        if way.place != Place::ThreadEnd {
+        // What a long way repeats, short ones have too.
+        if way.place != Place::ThreadEnd && path.len() < 10_000 {
             // Signals are let in at the end.
             handlers::BARE.store(true, SeqCst);
             all.extend(learn(way, held, Some((path.len() / 2, MANAGED))).program_counters());

@@ -329,11 +329,11 @@ fn outside<const SIZE: usize>() -> Vec<Block> {
 
 /// Units that the system does not take.
 fn locked() -> Vec<Block> {
-    let block = Block::new(RUN);
+    let (blocks, block) = (cached(), Block::new(RUN));
     // SAFETY: a page of ours.
     assert_eq!(unsafe { libc::mlock(block.at().cast(), 1) }, 0);
     drop(block);
-    cached()
+    blocks
 }
 
 /// Another thread's blocks; this one has a cache, which goes back at its end.
@@ -503,9 +503,9 @@ pub(crate) const LARGE: &[Way] = &[
     within(3 * MIB, false, way("alloc, no room for a region", alloc(REGION), cached)),
     within(1, true, way("alloc, no memory for a region", alloc(REGION), cached)),
     within(MIB, false, way("alloc, no memory for a region but what is kept", alloc(REGION), kept::<{ 60 * MIB }>)),
-    way("dealloc, beside regions",              Dealloc,                 outside::<{ 4 * MIB }>),
-    way("realloc, beside regions, longer",      Realloc(5 * MIB),        outside::<{ 4 * MIB }>),
-    way("realloc, beside regions, shorter",     Realloc(2 * MIB),        outside::<{ 4 * MIB }>),
+    way("dealloc, beside regions",              Dealloc,                 outside::<REGION>),
+    way("realloc, beside regions, longer",      Realloc(2 * MIB),        outside::<REGION>),
+    way("realloc, beside regions, shorter",     Realloc(REGION),         outside::<{ 2 * MIB }>),
     way("realloc, run to a region",             Realloc(REGION),         one::<RUN>),
     way("alloc, mapping",                       alloc(MAPPING),          cached),
     way("alloc, kept mapping",                  alloc(MAPPING),          kept::<MAPPING>),
