@@ -55,12 +55,16 @@ fn note() {
 pub(crate) extern "C" fn allocates(_: i32) {
     note();
     let size = shared().size;
-    let sizes = [size, size, 24, 5000, 100 * KIB, 300 * KIB, 3 * MIB / 2, 20 * MIB, 40 * MIB];
+    let sizes = [size, size, 24, 5000, 100 * KIB, 300 * KIB, 3 * MIB / 2, 20 * MIB];
     let blocks = sizes.map(|size| Block::with(layout(size, 8)));
     for (index, block) in blocks.into_iter().flatten().enumerate() {
-        let mut block = block;
-        if index % 2 == 0 && block.layout().size() < 64 * KIB {
-            block.resize(block.layout().size() + 40);
+        let (size, mut block) = (block.layout().size(), block);
+        if index % 2 == 0 && size < 64 * KIB {
+            block.resize(size + 40);
+        }
+        // One with a mapping of its own.
+        if size == 20 * MIB {
+            block.resize(2 * size);
         }
     }
 }
