@@ -126,7 +126,7 @@ fn zeroed_memory_is_zero_whoever_had_it_before() {
             let zeroed = |count: usize, align: usize| -> Vec<_> {
                 (0..count).map(|_| Block::zeroed(layout(size, align)).unwrap()).inspect(Block::soil).collect()
             };
-            let count = if size > 4 * MIB { 2 } else { 12 };
+            let count = if size > 5 * MIB { 2 } else { 12 };
             // From this thread's cache; from a span where another thread left them; from memory that has been to the system and back.
             drop(soiled(count, size));
             drop(zeroed(count, 8));
