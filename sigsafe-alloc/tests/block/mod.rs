@@ -29,13 +29,14 @@ pub(crate) struct Block {
 // SAFETY: a block belongs to whoever has this.
 unsafe impl Send for Block {}
 
-/// For sweeps, which make blocks a hundred thousand times: only the ends of blocks are written and looked at.
+/// For sweeps, which make blocks a hundred thousand times, step by step at times: only what lists write is looked at, a word at the start,
+/// and one at the end.
 pub(crate) static ENDS_ALONE: AtomicBool = AtomicBool::new(false);
 
 /// Which bytes are written and looked at: both ends, and some on each page.
 fn places(size: usize) -> impl Iterator<Item = usize> {
-    let ends = size.min(32);
-    let inner = if ENDS_ALONE.load(Ordering::Relaxed) { 0 } else { size };
+    let (ends, inner) = if ENDS_ALONE.load(Ordering::Relaxed) { (8, 0) } else { (32, size) };
+    let ends = size.min(ends);
     (0..ends).chain(size - ends..size).chain((0..inner).step_by(1021))
 }
 
