@@ -10,7 +10,7 @@ use std::ffi::{c_int, c_void};
 use std::hint::black_box;
 use std::mem::zeroed;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use sigsafe_alloc::{SigSafeAlloc, in_allocator};
