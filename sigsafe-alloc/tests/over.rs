@@ -6,21 +6,45 @@ mod block;
 
 use std::alloc::GlobalAlloc;
 use std::mem::MaybeUninit;
-use std::ptr::null;
+use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use block::{A, Block, layout};
-use sigsafe_core::Signal;
 use sigsafe_core::handler::Handler;
+use sigsafe_core::{Signal, critical};
 use sigsafe_test_harness::isolate::isolated_within;
 use sigsafe_test_harness::step::{self, child};
 
 static MANAGED: AtomicU32 = AtomicU32::new(0);
 static FOREIGN: AtomicU32 = AtomicU32::new(0);
 
+/// What the foreign handler asks for and frees: after so many operations over another one it would get a cache of its own.
+static BLOCKS: AtomicU32 = AtomicU32::new(1);
+
 extern "C" fn foreign(_: i32) {
+    for _ in 0..BLOCKS.load(SeqCst) {
+        drop(Block::new(64));
+    }
+    FOREIGN.fetch_add(1, SeqCst);
+}
+
+/// Has a signal held back by a region of its own and let in at its end; and then blocks that signal, as code does that nothing of ours
+/// knows of.
+extern "C" fn blocks_for_itself(_: i32) {
+    // SAFETY: signals that have handlers; sets on this stack.
+    unsafe {
+        critical(|_| libc::raise(libc::SIGUSR1));
+        assert_eq!(MANAGED.load(SeqCst), 1, "let in at the region's end");
+        let mut set = MaybeUninit::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGUSR1);
+        libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), null_mut());
+        libc::raise(libc::SIGUSR1);
+    }
     drop(Block::new(64));
+    critical(|_| ());
+    assert_eq!(MANAGED.load(SeqCst), 1, "what the handler has blocked stays blocked");
     FOREIGN.fetch_add(1, SeqCst);
 }
 
@@ -65,6 +89,7 @@ fn what_a_foreign_handler_lets_in_during_a_capture_is_not_blocked_for_good() {
             if captured % 6 != 1 {
                 continue;
             }
+            BLOCKS.store(if captured == 7 { 300 } else { 1 }, SeqCst);
             let first = path.stop_of_sending();
             for second in path.stops_after_sending() {
                 let ended = child::run(|| {
@@ -80,5 +105,33 @@ fn what_a_foreign_handler_lets_in_during_a_capture_is_not_blocked_for_good() {
         }
         println!("{runs} runs, {captured} boundaries with the cache in hand");
         assert!(runs > 500 && captured == 18, "{runs} runs, {captured} captured");
+    });
+}
+
+/// What a region of the foreign handler's has let in is nothing to the operation below.
+#[test]
+fn what_a_foreign_handler_blocks_over_an_operation_stays_blocked() {
+    isolated_within("what_a_foreign_handler_blocks_over_an_operation_stays_blocked", Duration::from_secs(600), || {
+        // SAFETY: the handler touches an atomic.
+        let _registration = unsafe { Handler::new(|_| _ = MANAGED.fetch_add(1, SeqCst)).install(Signal::USR1) }.unwrap();
+        // SAFETY: the handler may run anywhere.
+        unsafe { libc::signal(libc::SIGUSR2, blocks_for_itself as *const () as usize) };
+        step::prepare();
+        pair();
+        let stops = step::learn(None, &mut pair).stops();
+        let mut runs = 0;
+        for stop in &stops {
+            let ended = child::run(|| {
+                let met = step::run(&[(*stop, libc::SIGUSR2)], &mut pair);
+                // With the handler's return its mask ends, and what it had blocked comes.
+                assert!(!met || (MANAGED.load(SeqCst), FOREIGN.load(SeqCst)) == (2, 1), "both have run");
+                assert!(blocked().is_empty(), "{:?} stay blocked", blocked());
+                u8::from(met)
+            });
+            assert!(matches!(ended.code(), Some(0 | 1)), "at {:#x}: {ended}", stop.pc());
+            runs += usize::from(ended.code() == Some(1));
+        }
+        println!("{runs} of {} boundaries", stops.len());
+        assert!(runs > 50 && runs * 10 > stops.len() * 9, "{runs} of {} boundaries", stops.len());
     });
 }

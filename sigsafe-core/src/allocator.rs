@@ -79,7 +79,7 @@ pub fn held_back() -> bool {
     !sys::is_zero::<{ offset_of!(ThreadRecord, added) }>()
 }
 
-/// Lets in the signals that were held back, unless a region or another operation below still does.
+/// Lets in the signals that were held back, unless a region below still does, or an operation below a managed handler.
 ///
 /// Async-signal safety: may be called from a handler. Cost: `rt_sigprocmask`, where signals are let in.
 #[cold]
@@ -89,17 +89,10 @@ pub fn let_in() {
 
 /// The mark of the thread's cache.
 #[inline]
-fn mark(r: &ThreadRecord) -> usize {
+pub(crate) fn mark(r: &ThreadRecord) -> usize {
     let mark: *const AtomicUsize = ptr::with_exposed_provenance(r.cache.load(Ordering::Relaxed));
     // SAFETY: null, or a cache, which begins with its mark; caches stay.
     unsafe { mark.as_ref() }.map_or(0, |mark| mark.load(Ordering::Relaxed))
-}
-
-/// Whether an operation works on the thread's cache, or has been left.
-#[cfg(deferral)]
-#[inline]
-pub(crate) fn marked(r: &ThreadRecord) -> bool {
-    mark(r) != 0
 }
 
 /// Whether the code with this stack pointer runs in or above an operation of the allocator that works on the thread's cache, as far

@@ -33,7 +33,7 @@ const FIRST_LINE: usize = 64;
 
 /// | word | meaning |
 /// |---|---|
-/// | `added` | signals that we blocked in the kernel and that the thread itself had not; non-zero: a deferral is outstanding. The bit of SIGKILL, which nobody can block, says that a slot waits for the outermost exit |
+/// | `added` | signals that we blocked in the kernel, or that the return of a frame is to block, and that the thread itself had not; non-zero: a deferral is outstanding. The bit of SIGKILL, which nobody can block, says that a slot waits for the outermost exit |
 /// | `below` | in a handler that runs although the code below it holds signals back: those signals, which the kernel's mask shows as blocked and the thread has not blocked |
 /// | `cache` | the allocator's: see [`allocator`](crate::allocator) |
 /// | `releasing` | with the bit of SIGKILL: signals that an outermost exit is about to unblock, and that the kernel's mask shows as blocked until then; without it, nothing (the kernel has written something else there) |
@@ -47,6 +47,9 @@ const FIRST_LINE: usize = 64;
 /// | `captured_at` | the number of the signal that a region captured last, in the upper byte, and the program counter that it interrupted; 0 when there is none |
 /// | `forwarding` | address of the innermost call of a foreign handler that a handler forwards to ([`forward`](crate::handler)), or 0 |
 /// | `thread_id` | the thread's number, 0 until asked for; kept over fork on purpose ([`thread_id`](crate::query::thread_id)) |
+/// | `owed` | signals that a capture over an operation of the allocator blocks, for that operation's end to let in |
+/// | `owed_at` | that operation's mark, about its stack pointer; 0: nothing is owed |
+/// | `owed_flushes` | flushes over it since |
 /// | `overflows` | captures for which no slot was left |
 /// | `attached` | non-zero while this thread, a foreign one, is attached |
 /// | `caches` | the allocator's: all caches that the thread has had |
@@ -72,6 +75,12 @@ pub(crate) struct ThreadRecord {
     pub(crate) waiting: AtomicUsize,
     pub(crate) captured_at: AtomicU64,
     pub(crate) forwarding: AtomicUsize,
+    #[cfg(deferral)]
+    pub(crate) owed: AtomicU64,
+    #[cfg(deferral)]
+    pub(crate) owed_at: AtomicUsize,
+    #[cfg(deferral)]
+    pub(crate) owed_flushes: AtomicU32,
     pub(crate) thread_id: AtomicU32,
     pub(crate) overflows: AtomicU32,
     pub(crate) attached: AtomicU32,

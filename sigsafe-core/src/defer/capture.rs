@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use crate::defer::flush::SLOT_WAITS;
 use crate::defer::order::lost_siginfo;
 use crate::defer::slots::{self, Captured};
-use crate::defer::{policy, vfork};
+use crate::defer::{owed, policy, vfork};
 use crate::record::{ThreadRecord, record};
 use crate::signal::Signal;
 use crate::sigset::SigSet;
@@ -95,10 +95,12 @@ unsafe fn block_on_return(r: &ThreadRecord, set: SigSet, context: *mut libc::uco
     let frame_mask = unsafe { frame_mask(context) };
     // SIGNAL: another deferrable signal here is captured by a trampoline of its own. It blocks what is not blocked in *this*
     // context and adds that to `added`; both are part of what is added and blocked below.
-    r.added.fetch_or(set.bits() & !*frame_mask, Ordering::Relaxed);
+    let names = set.bits() & !*frame_mask;
+    owed::note(r, names);
+    r.added.fetch_or(names, Ordering::Relaxed);
     // SIGNAL: `added` first, then the mask. In between `added` names signals that are not blocked yet, and unblocking those
     // changes nothing; the other way round they could stay blocked with nobody knowing. A foreign handler over an operation of the
-    // allocator, whose own operation ends in between, lets them in and leaves them named.
+    // allocator, whose own operation ends in between, leaves them named, since they are owed.
     if !mutant!("no-frame-mask") {
         *frame_mask |= set.bits();
     }

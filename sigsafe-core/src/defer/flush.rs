@@ -6,9 +6,9 @@ use core::sync::atomic::Ordering;
 
 use crate::allocator;
 use crate::defer::order::{find_lost_tokens, settle, settle_continue};
-use crate::defer::policy;
 use crate::defer::slots::{self, Captured};
 use crate::defer::trampoline;
+use crate::defer::{owed, policy};
 use crate::handler::table;
 use crate::record::{RELEASING, ThreadRecord, get, put, record};
 use crate::signal::Signal;
@@ -31,13 +31,11 @@ pub(crate) fn flush_if_outermost() {
     if !(r.in_region() || over_operation) || mutant!("inner-exit-flushes") {
         // SIGNAL: as in the flush up to its announcement.
         find_lost_tokens(r);
-        // A foreign handler's operation ends here, and that handler may have interrupted the capture of a signal over another operation. What
-        // the capture blocks as it returns is to be let in at that operation's end; without one, unblocking it again changes nothing.
-        let below = if allocator::marked(r) && !mutant!("flushed-is-forgotten") { r.added.load(Ordering::Relaxed) } else { 0 };
+        let owed = owed::below(r);
         flush(r);
         // SIGNAL: what lands before this line, and is captured, adds to the same word.
-        if below & !SLOT_WAITS != 0 {
-            r.added.fetch_or(below & !SLOT_WAITS, Ordering::Relaxed);
+        if owed != 0 {
+            r.added.fetch_or(owed, Ordering::Relaxed);
         }
     }
 }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `trampoline` receives, [`policy`] decides, `capture` holds back, `slots` keeps what must not wait in the kernel, `flush` lets
-//! in, `order` finds out what a delivery really brings. `leave` sends on what a thread that exits leaves behind; `vfork` keeps a
+//! in, `order` finds out what a delivery really brings, `owed` remembers what an operation of the allocator is still to let in. `leave` sends on what a thread that exits leaves behind; `vfork` keeps a
 //! child that shares its parent's memory from the parent's record.
 //!
 //! Where a signal cannot be given back to the kernel as it came there is no deferral: `direct` has what is left, under the same
@@ -27,6 +27,8 @@ pub(crate) mod flush;
 pub(crate) mod leave;
 #[cfg(deferral)]
 pub(crate) mod order;
+#[cfg(deferral)]
+mod owed;
 pub(crate) mod policy;
 #[cfg(deferral)]
 pub(crate) mod slots;

@@ -212,6 +212,15 @@ fn current() -> libc::stack_t {
     exchange(None).map_or_else(|_| setting(0, 0, libc::SS_DISABLE), |found| found.0)
 }
 
+/// Whether the calling code, whose stack pointer is `here`, runs on the thread's alternate stack and `there` lies outside of that. Then
+/// neither address says which code was called first.
+#[cfg(deferral)]
+pub(crate) fn separates(here: usize, there: usize) -> bool {
+    let stack = current();
+    let place = stack.ss_sp.addr()..stack.ss_sp.addr().saturating_add(stack.ss_size);
+    place.contains(&here) && !place.contains(&there)
+}
+
 /// `sigaltstack`: reads, and with `new` replaces, the setting. The error is the system's number.
 fn exchange(new: Option<&libc::stack_t>) -> Result<Setting, c_int> {
     let errno = sys::errno();

@@ -29,7 +29,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-mod altstack;
+pub(crate) mod altstack;
 mod foreign;
 mod raw;
 mod setup;
