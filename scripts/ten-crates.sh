@@ -176,8 +176,11 @@ count() {
 # failed.
 compare() {
   local name=$1 version=$2 what=$3 at=$work/$1 verdict=equal which ending binaries binary processes served
-  if [ ! -d "$at/system" ]; then
+  # With KEEP there may be one of another version.
+  if [ "$(cat "$at/version" 2>/dev/null)" != "$version" ]; then
+    rm -rf "$at"
     fetch "$name" "$version"
+    printf '%s\n' "$version" >"$at/version"
   fi
   with_ours "$name"
   suite "$name" system

@@ -64,7 +64,8 @@ pub struct SigSafeAlloc;
 impl SigSafeAlloc {
     /// What there is at this moment.
     ///
-    /// Async-signal safety: may be called from a handler. Cost: no system call; it looks at every span.
+    /// Async-signal safety: may be called from a handler. Cost: no system call but
+    /// `rt_sigprocmask`, where a signal was held back meanwhile; it looks at every span.
     #[must_use]
     pub fn stats(&self) -> Stats {
         thread::let_in_after(stats::stats())
@@ -74,7 +75,8 @@ impl SigSafeAlloc {
     /// other threads' caches stays there, and in the thread's own where a handler calls this in the middle of an operation; so does a
     /// span with one block in use. Returns how many bytes went.
     ///
-    /// Async-signal safety: may be called from a handler. Cost: a system call for each stretch of free memory.
+    /// Async-signal safety: may be called from a handler. Cost: a system call for each stretch of free memory, and
+    /// `rt_sigprocmask` where a signal was held back meanwhile.
     pub fn purge(&self) -> usize {
         drain_own();
         thread::let_in_after(purge::purge())
@@ -87,7 +89,8 @@ impl SigSafeAlloc {
     /// three eighths of that of free blocks of 1 to 16 MiB, or than three eighths of kept mappings. The default is one second and 256 MiB;
     /// both are the process's, and are rounded down to milliseconds and to 64 KiB.
     ///
-    /// Async-signal safety: may be called from a handler. Cost: no system call.
+    /// Async-signal safety: may be called from a handler. Cost: no system call but
+    /// `rt_sigprocmask`, where a signal was held back meanwhile.
     pub fn set_purge_policy(&self, delay: Duration, bound: usize) {
         purge::set_policy(delay.as_millis().min(u32::MAX.into()) as u32, bound);
         thread::let_in_after(());
@@ -95,7 +98,8 @@ impl SigSafeAlloc {
 
     /// How many bytes the block that `alloc(layout)` gives has. `realloc` copies, and `alloc_zeroed` zeroes, those of the layout alone.
     ///
-    /// Async-signal safety: may be called from a handler. Cost: no system call.
+    /// Async-signal safety: may be called from a handler. Cost: no system call but
+    /// `rt_sigprocmask`, where a signal was held back meanwhile.
     #[must_use]
     pub fn usable_size(&self, layout: Layout) -> usize {
         Class::of(layout).map_or_else(|| thread::let_in_after(large::usable(layout)), Class::size)
@@ -109,8 +113,8 @@ impl SigSafeAlloc {
     ///
     /// The first invariant that does not hold, and where.
     ///
-    /// Async-signal safety: may be called from a handler that interrupted no operation of any thread. Cost: no system call; it
-    /// looks at every free block, and at those in caches once for each span of their class.
+    /// Async-signal safety: may be called from a handler that interrupted no operation of any thread. Cost: no system call
+    /// but `rt_sigprocmask`, where a signal was held back meanwhile; it looks at every free block, and at those in caches once for each span of their class.
     pub fn verify(&self) -> Result<Verified, Violation> {
         thread::let_in_after(verify::verify())
     }

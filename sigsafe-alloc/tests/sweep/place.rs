@@ -14,6 +14,7 @@ use sigsafe_test_harness::step::{self, Path, Stop};
 use crate::block::{Block, errno, set_errno};
 use crate::landing::{LEFT, leavable, leave};
 
+use super::handlers::RUNS;
 use super::way::{self, Place, Way};
 
 /// What the engine does with an operation.
@@ -86,6 +87,10 @@ fn in_place(way: &'static Way, held: Vec<Block>, task: Task<'_>) -> (Vec<Block>,
         errno_then = errno();
     });
     assert_eq!(errno_then, ERRNO, "errno is what it was");
+    // Here, since questions and other operations let in what an operation has left.
+    if let Task::Run(sends) = task {
+        assert!(!met || RUNS.load(SeqCst) as usize == sends.len(), "each handler has run by the operation's end");
+    }
     let alone = matches!(task, Task::Learn(None));
     (way.settle(held, at, alone), path, met)
 }

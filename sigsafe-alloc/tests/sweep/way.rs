@@ -53,8 +53,9 @@ pub(crate) struct Way {
     pub(crate) operation: Operation,
     pub(crate) place: Place,
     pub(crate) prepare: fn() -> Vec<Block>,
-    /// The address space is limited to so much more than there is, and the operation fails.
+    /// The address space is limited to so much more than there is.
     pub(crate) room: Option<usize>,
+    /// There is no memory for the operation.
     pub(crate) fails: bool,
 }
 

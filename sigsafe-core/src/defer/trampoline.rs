@@ -1,7 +1,8 @@
 //! The trampoline: what the kernel calls for every managed signal.
 //!
 //! Runs as a signal handler, at any instruction of the thread, also of another trampoline. The kernel has blocked the signal itself
-//! and the handler's `sa_mask`, always (`SA_NODEFER` is emulated below): so a trampoline is never interrupted by its own number.
+//! and the handler's `sa_mask`, always (`SA_NODEFER` is emulated below): so a trampoline is interrupted by its own number only where a
+//! handler that nobody manages has interrupted it, and unblocks that.
 
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
