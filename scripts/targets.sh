@@ -82,12 +82,12 @@ musl() {
   target=x86_64-unknown-linux-musl
   if has_target "$target"; then
     mapfile -t of_alloc < <(tests_of sigsafe-alloc 'every_instruction|lines|hardened')
-    # A third of the usual programs, and a thinner sample of boundaries than on glibc: between system calls it is the same code.
-    local -x PROPTEST_CASES=1000 SIGSAFE_SWEEP_STRIDE=101
+    # Fewer programs, and a thinner sample of boundaries than on glibc: between system calls it is the same code.
+    local -x PROPTEST_CASES=100 SIGSAFE_SWEEP_STRIDE=101
     row 'tests of alloc run, but for two sweeps' "$target" cargo test --locked "${of_alloc[@]}" --no-fail-fast --target "$target"
     row 'tests of mutex run' "$target" cargo test --locked -p sigsafe-mutex --lib --tests --no-fail-fast --target "$target"
     mapfile -t of_core < <(tests_of sigsafe-core 'sweep(_mask)?')
-    row 'tests of core run, but for two sweeps' "$target" cargo test --locked "${of_core[@]}" --no-fail-fast --target "$target"
+    PROPTEST_CASES=1000 row 'tests of core run, but for two sweeps' "$target" cargo test --locked "${of_core[@]}" --no-fail-fast --target "$target"
   fi
 }
 
