@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use block::{A, Block, layout};
-use sigsafe_core::handler::Handler;
+use sigsafe_core::handler::{Handler, Registration};
 use sigsafe_core::{Signal, critical};
 use sigsafe_test_harness::isolate::isolated_within;
 use sigsafe_test_harness::step::{self, child};
@@ -54,6 +54,17 @@ fn pair() {
     unsafe { A.dealloc(A.alloc(layout), layout) };
 }
 
+/// SIGUSR1's handler, which is managed, and SIGUSR2's, which is not.
+fn install(unmanaged: extern "C" fn(i32)) -> Registration {
+    // SAFETY: the handler touches an atomic.
+    let registration = unsafe { Handler::new(|_| _ = MANAGED.fetch_add(1, SeqCst)).install(Signal::USR1) }.unwrap();
+    // SAFETY: the handlers use what handlers may use.
+    unsafe { libc::signal(libc::SIGUSR2, unmanaged as *const () as usize) };
+    step::prepare();
+    pair();
+    registration
+}
+
 /// What the kernel has blocked.
 fn blocked() -> Vec<i32> {
     let mut set = MaybeUninit::uninit();
@@ -70,12 +81,7 @@ fn blocked() -> Vec<i32> {
 #[test]
 fn what_a_foreign_handler_lets_in_during_a_capture_is_not_blocked_for_good() {
     isolated_within("what_a_foreign_handler_lets_in_during_a_capture_is_not_blocked_for_good", Duration::from_secs(600), || {
-        // SAFETY: the handlers touch atomics, and the allocator that handlers may use.
-        let _registration = unsafe { Handler::new(|_| _ = MANAGED.fetch_add(1, SeqCst)).install(Signal::USR1) }.unwrap();
-        // SAFETY: as above.
-        unsafe { libc::signal(libc::SIGUSR2, foreign as *const () as usize) };
-        step::prepare();
-        pair();
+        let _registration = install(foreign);
         let whole = step::learn(None, &mut pair);
         let (mut captured, mut runs) = (0, 0);
         for at in 0..whole.len() {
@@ -112,12 +118,7 @@ fn what_a_foreign_handler_lets_in_during_a_capture_is_not_blocked_for_good() {
 #[test]
 fn what_a_foreign_handler_blocks_over_an_operation_stays_blocked() {
     isolated_within("what_a_foreign_handler_blocks_over_an_operation_stays_blocked", Duration::from_secs(600), || {
-        // SAFETY: the handler touches an atomic.
-        let _registration = unsafe { Handler::new(|_| _ = MANAGED.fetch_add(1, SeqCst)).install(Signal::USR1) }.unwrap();
-        // SAFETY: the handler may run anywhere.
-        unsafe { libc::signal(libc::SIGUSR2, blocks_for_itself as *const () as usize) };
-        step::prepare();
-        pair();
+        let _registration = install(blocks_for_itself);
         let stops = step::learn(None, &mut pair).stops();
         let mut runs = 0;
         for stop in &stops {
