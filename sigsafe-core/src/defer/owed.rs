@@ -23,7 +23,7 @@ const MOST_FLUSHES: u32 = 4096;
 /// A capture is about to block `names`.
 pub(super) fn note(r: &ThreadRecord, names: u64) {
     let mark = allocator::mark(r);
-    if mark == 0 || r.in_region() {
+    if mark == 0 || (r.in_region() && !mutant!("owed-is-added")) {
         return;
     }
     // Of two operations the outer one: the stack grows down.
@@ -42,11 +42,11 @@ pub(super) fn below(r: &ThreadRecord) -> u64 {
         return 0;
     }
     let here = allocator::stack_pointer();
-    let lies_over = here + SIGNAL_FRAME <= mark || altstack::separates(here, mark);
+    let lies_over = here + SIGNAL_FRAME <= mark || (altstack::separates(here, mark) && !mutant!("one-stack"));
     let flushes = get(&r.owed_flushes);
     if lies_over && flushes < MOST_FLUSHES {
         put(&r.owed_flushes, flushes + 1);
-        return r.owed.load(Ordering::Relaxed);
+        return if mutant!("owed-is-added") { r.added.load(Ordering::Relaxed) } else { r.owed.load(Ordering::Relaxed) };
     }
     // SIGNAL: what a handler notes in between is owed to an operation of its own, which ends before it does.
     r.owed.store(0, Ordering::Relaxed);
