@@ -85,11 +85,12 @@ impl Cache {
             // SAFETY: one instruction changes the bin's own word, and a branch looks at the sign.
             unsafe {
                 core::arch::asm!(
-                    "dec dword ptr [{cache} + {bin} + {room}]",
+                    "dec dword ptr [{cache} + {word} * {words} + {room}]",
                     "js {full}",
                     cache = in(reg) ptr::from_ref(self),
-                    bin = in(reg) class.bin(),
-                    room = const offset_of!(Bin, room),
+                    words = in(reg) class.words(),
+                    word = const super::class::WORD,
+                    room = const BINS + offset_of!(Bin, room),
                     full = label { return false },
                     options(nostack),
                 );
