@@ -291,6 +291,16 @@ fn alloc_fresh(class: Class) -> Fresh {
 #[inline(never)]
 fn alloc_other(size: usize, align: usize) -> *mut u8 {
     // SAFETY: as in `alloc`.
+    match Class::of_medium(unsafe { Layout::from_size_align_unchecked(size, align) }) {
+        Some(class) => alloc_medium(class),
+        None => alloc_odd(size, align),
+    }
+}
+
+/// Large blocks, and those that are aligned to more than a word.
+#[inline(never)]
+fn alloc_odd(size: usize, align: usize) -> *mut u8 {
+    // SAFETY: as in `alloc`.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     match Class::of(layout) {
         Some(class) => alloc_medium(class),
@@ -305,6 +315,22 @@ fn alloc_other(size: usize, align: usize) -> *mut u8 {
 /// `alloc_other` gave it for this layout.
 #[inline(never)]
 unsafe fn dealloc_other(block: *mut u8, size: usize, align: usize) {
+    // SAFETY: as in `alloc`.
+    match Class::of_medium(unsafe { Layout::from_size_align_unchecked(size, align) }) {
+        // SAFETY: the caller's promise; the class follows from the layout alone.
+        Some(class) => unsafe { dealloc_medium(block, class) },
+        // SAFETY: the caller's promise.
+        None => unsafe { dealloc_odd(block, size, align) },
+    }
+}
+
+/// Large blocks, and those that are aligned to more than a word.
+///
+/// # Safety
+///
+/// `alloc_odd` gave it for this layout.
+#[inline(never)]
+unsafe fn dealloc_odd(block: *mut u8, size: usize, align: usize) {
     // SAFETY: as in `alloc`.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     match Class::of(layout) {

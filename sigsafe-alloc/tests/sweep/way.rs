@@ -438,6 +438,7 @@ pub(crate) const CACHE: &[Way] = &[
     way("dealloc, list full",                   Dealloc,                 || full(false)),
     way("dealloc, spare list full",             Dealloc,                 || full(true)),
     way("dealloc, medium",                      Dealloc,                 list::<{ 100 * KIB }>),
+    way("dealloc, aligned",                     Dealloc,                 || Vec::from_iter(Block::with(aligned(5000, 4096)))),
     way("dealloc, the largest of a class",      Deallocs(3),             || Block::many(256 * KIB, 3)),
     way("realloc, in its class",                Realloc(63),             list::<60>),
     way("realloc, to another class",            Realloc(90),             list::<64>),
