@@ -11,13 +11,13 @@ use core::ptr::null_mut;
 use super::cache::give_back;
 use super::class::{self, CLASSES, Class};
 use super::link::Block;
-use super::sync::{AtomicPtr, Ordering};
+use super::sync::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Of a class, in a cache line. Those of larger blocks use some of them.
-const PLACES: usize = 8;
+/// Of a class. Those of larger blocks use some of them.
+const PLACES: usize = 128;
 
 /// Bytes that wait, of a class, unless a single list has more.
-const WAITING: usize = 512 << 10;
+const WAITING: usize = 2 << 20;
 
 /// How many places each class uses.
 static PLACES_OF: [u8; CLASSES] = {
@@ -37,10 +37,25 @@ static PLACES_OF: [u8; CLASSES] = {
     places
 };
 
+/// A class's.
 #[repr(align(64))]
-struct Places([AtomicPtr<Block>; PLACES]);
+struct Places {
+    /// How many lists there are, at most: where to look first.
+    lists: AtomicUsize,
+    places: [AtomicPtr<Block>; PLACES],
+}
 
-static DEPOT: [Places; CLASSES] = [const { Places([const { AtomicPtr::new(null_mut()) }; PLACES]) }; CLASSES];
+static DEPOT: [Places; CLASSES] =
+    [const { Places { lists: AtomicUsize::new(0), places: [const { AtomicPtr::new(null_mut()) }; PLACES] } }; CLASSES];
+
+impl Places {
+    /// From the `step`th place of `many` on, upwards and round.
+    #[inline(always)]
+    fn at(&self, step: usize, many: usize) -> &AtomicPtr<Block> {
+        let index = if step < many { step } else { step - many };
+        &self.places[index % PLACES]
+    }
+}
 
 /// Leaves a list for others, or gives it back to its spans where there is no place.
 ///
@@ -52,12 +67,19 @@ pub(super) unsafe fn put(class: Class, list: *mut Block) {
     if list.is_null() {
         return;
     }
-    for place in DEPOT[class.index()].0.iter().take(PLACES_OF[class.index()].into()) {
+    let (depot, many) = (&DEPOT[class.index()], usize::from(PLACES_OF[class.index()]));
+    // SIGNAL: counted before it is there, and until it is gone, so that the count is never too low. A handler that leaves by longjmp in
+    // between leaves it too high, and costs others a search.
+    let first = depot.lists.fetch_add(1, Ordering::Relaxed).min(many);
+    // Those below the count are taken, as far as it tells.
+    for step in first..first + many {
+        let place = depot.at(step, many);
         if place.load(Ordering::Relaxed).is_null() && place.compare_exchange(null_mut(), list, Ordering::Release, Ordering::Relaxed).is_ok()
         {
             return;
         }
     }
+    depot.lists.fetch_sub(1, Ordering::Relaxed);
     // SAFETY: the caller's promise.
     unsafe { give_back(list) };
 }
@@ -65,10 +87,18 @@ pub(super) unsafe fn put(class: Class, list: *mut Block) {
 /// Takes a list that somebody has left, or null.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn take(class: Class) -> *mut Block {
-    for place in &DEPOT[class.index()].0 {
+    let (depot, many) = (&DEPOT[class.index()], usize::from(PLACES_OF[class.index()]));
+    let lists = depot.lists.load(Ordering::Relaxed).min(many);
+    if lists == 0 {
+        return null_mut();
+    }
+    // The last that was put comes first: its blocks are the likeliest to be in the processor's caches.
+    for step in 1..=many {
+        let place = depot.at(lists + many - step, many);
         if !place.load(Ordering::Relaxed).is_null() {
             let list = place.swap(null_mut(), Ordering::Acquire);
             if !list.is_null() {
+                depot.lists.fetch_sub(1, Ordering::Relaxed);
                 return list;
             }
         }
@@ -96,5 +126,5 @@ pub(super) fn empty() {
 
 /// The first block of each list, for checks while nobody is at work.
 pub(super) fn lists(class: Class) -> impl Iterator<Item = *mut Block> {
-    DEPOT[class.index()].0.iter().map(|place| place.load(Ordering::Acquire)).filter(|list| !list.is_null())
+    DEPOT[class.index()].places.iter().map(|place| place.load(Ordering::Acquire)).filter(|list| !list.is_null())
 }
