@@ -82,7 +82,7 @@ pub const DEFAULT: &[Row] = &[
         name: "large",
         what: "one of 8 live blocks of 1 to 8 MiB replaced, a byte of each page written",
         operation: "replacement",
-        turns: 500,
+        turns: 2_500,
         prepare: |seed| Box::new(Large::new(seed)),
         ..PLAIN
     },
