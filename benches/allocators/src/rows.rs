@@ -142,11 +142,11 @@ pub const GROWTH: &[Row] = &[
     replace::<1_000, 64>("live-1k", "one of 1,000 live blocks of 1 to 64 bytes replaced", 1, 5_000_000),
     replace::<100_000, 64>("live-100k", "the same with 100,000", 1, 5_000_000),
     replace::<10_000_000, 64>("live-10m", "the same with 10,000,000", 1, 5_000_000),
-    replace::<1_000, 512>("threads-1", "one of 1,000 live blocks of 1 to 512 bytes replaced, one thread", 1, 5_000_000),
-    replace::<1_000, 512>("threads-2", "the same, two threads, each with its own blocks", 2, 2_500_000),
-    replace::<1_000, 512>("threads-4", "the same, four threads", 4, 1_250_000),
-    replace::<1_000, 512>("threads-8", "the same, eight threads", 8, 625_000),
-    replace::<1_000, 512>("threads-64", "the same, 64 threads", 64, 80_000),
+    replace::<1_000, 512>("threads-1", "one of 1,000 live blocks of 1 to 512 bytes replaced, one thread", 1, 20_000_000),
+    replace::<1_000, 512>("threads-2", "the same, two threads, each with its own blocks", 2, 10_000_000),
+    replace::<1_000, 512>("threads-4", "the same, four threads", 4, 5_000_000),
+    replace::<1_000, 512>("threads-8", "the same, eight threads", 8, 2_500_000),
+    replace::<1_000, 512>("threads-64", "the same, 64 threads", 64, 320_000),
 ];
 
 /// For counts of instructions (`callgrind-alloc.sh`), beside the `pair` rows, of which the compiler knows the sizes: it does not know these.
