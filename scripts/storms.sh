@@ -9,6 +9,7 @@
 #
 #   INSIDE=10000      the goal of handler runs inside the allocator
 #   AT_LEAST=60       seconds that each storm over the allocator lasts at least
+#   PATIENCE=3        seconds without progress after which a thread counts as hung: more of them where several of these run side by side
 #   SUBJECTS="..."    these alone
 #   DRIVERS="..."     of timer, tgkill and, for the allocator, itimer: these alone
 set -euo pipefail
@@ -20,6 +21,7 @@ threads=("${@:3}")
 [ ${#threads[@]} -gt 0 ] || threads=(1 2 4 8)
 inside=${INSIDE:-10000}
 at_least=${AT_LEAST:-60}
+patience=${PATIENCE:-3}
 ((at_least <= seconds)) || at_least=$seconds
 read -ra subjects <<<"${SUBJECTS:-masked-system-deferred masked-system-full sigsafe-mutex-deferred sigsafe-mutex-full sigsafe-spin \
   sigsafe-alloc sigsafe-alloc-unmanaged}"
@@ -43,7 +45,7 @@ for subject in "${subjects[@]}"; do
       read -ra options <<<"$mode"
       for count in "${threads[@]}"; do
         "$stress" storm --subject "$subject" --driver "$driver" --rate 100000 --threads "$count" "${options[@]}" \
-          --seconds "$seconds" --at-least "$minimum" "${goal[@]}" || failed=$((failed + 1))
+          --seconds "$seconds" --at-least "$minimum" --hang-limit-ms "$((patience * 1000))" "${goal[@]}" || failed=$((failed + 1))
       done
     done
   done
