@@ -14,7 +14,6 @@ use super::class::{BIN, BINS, CLASSES, Class};
 use super::depot;
 use super::link::{Block, link, set_link};
 use super::span::{Span, Taken};
-use super::stack;
 
 /// What a cache has of one class.
 #[repr(C)]
@@ -192,7 +191,7 @@ impl Bin {
                 set(&self.span, null_mut());
                 span.let_go();
             }
-            let span: *const Span = stack::pop(class).or_else(|| Span::new(class))?;
+            let span: *const Span = Span::get(class)?;
             // SIGNAL: a handler that leaves by longjmp before this line keeps the span from everybody.
             set(&self.span, span.cast_mut());
         }

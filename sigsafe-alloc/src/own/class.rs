@@ -224,7 +224,7 @@ impl Class {
     #[inline(always)]
     pub(super) const fn index(self) -> usize {
         let index = self.0 / (BIN / WORD);
-        // SAFETY: made above only, of numbers from the tables.
+        // SAFETY: made above only, of numbers from the tables and of sizes up to `LARGEST`.
         unsafe { core::hint::assert_unchecked(index < CLASSES) };
         index
     }

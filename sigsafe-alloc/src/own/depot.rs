@@ -1,7 +1,7 @@
 //! Lists of free blocks on their way from one thread's cache to another's.
 //!
-//! For each class a few places, each with a whole list or nothing. A list is put by one compare-and-swap and taken by one exchange: nobody
-//! waits for anybody, and what a place held before is of no interest. So blocks that are asked for in one thread and freed in
+//! For each class up to 128 places, each with a whole list or nothing. A list is put by one compare-and-swap and taken by one exchange, and
+//! counted: nobody waits for anybody, and what a place held before is of no interest. So blocks that are asked for in one thread and freed in
 //! another come back without their spans being looked at, and what a thread that ends has in its cache is there for the next one.
 //!
 //! Runs in any context.
@@ -16,7 +16,7 @@ use super::sync::{AtomicPtr, AtomicUsize, Ordering};
 /// Of a class. Those of larger blocks use some of them.
 const PLACES: usize = 128;
 
-/// Bytes that wait, of a class, unless a single list has more.
+/// Bytes that wait, of a class, in lists of the usual length: one that has come as a whole span may be longer.
 const WAITING: usize = 2 << 20;
 
 /// How many places each class uses.
@@ -40,13 +40,13 @@ static PLACES_OF: [u8; CLASSES] = {
 /// A class's.
 #[repr(align(64))]
 struct Places {
-    /// How many lists there are, at most: where to look first.
-    lists: AtomicUsize,
     places: [AtomicPtr<Block>; PLACES],
+    /// How many lists there are, or somewhat more: where to look first. Not in a line with places.
+    lists: AtomicUsize,
 }
 
 static DEPOT: [Places; CLASSES] =
-    [const { Places { lists: AtomicUsize::new(0), places: [const { AtomicPtr::new(null_mut()) }; PLACES] } }; CLASSES];
+    [const { Places { places: [const { AtomicPtr::new(null_mut()) }; PLACES], lists: AtomicUsize::new(0) } }; CLASSES];
 
 impl Places {
     /// From the `step`th place of `many` on, upwards and round.
@@ -68,18 +68,21 @@ pub(super) unsafe fn put(class: Class, list: *mut Block) {
         return;
     }
     let (depot, many) = (&DEPOT[class.index()], usize::from(PLACES_OF[class.index()]));
-    // SIGNAL: counted before it is there, and until it is gone, so that the count is never too low. A handler that leaves by longjmp in
-    // between leaves it too high, and costs others a search.
-    let first = depot.lists.fetch_add(1, Ordering::Relaxed).min(many);
+    let first = depot.lists.load(Ordering::Relaxed).min(many);
     // Those below the count are taken, as far as it tells.
     for step in first..first + many {
         let place = depot.at(step, many);
-        if place.load(Ordering::Relaxed).is_null() && place.compare_exchange(null_mut(), list, Ordering::Release, Ordering::Relaxed).is_ok()
-        {
+        if !place.load(Ordering::Relaxed).is_null() {
+            continue;
+        }
+        // SIGNAL: counted before it is there, and until it is gone, so that the count is never too low. A handler that leaves by longjmp
+        // in between leaves it too high for good: a later look that finds nothing looks everywhere. The list is nobody's then.
+        depot.lists.fetch_add(1, Ordering::Relaxed);
+        if place.compare_exchange(null_mut(), list, Ordering::Release, Ordering::Relaxed).is_ok() {
             return;
         }
+        depot.lists.fetch_sub(1, Ordering::Relaxed);
     }
-    depot.lists.fetch_sub(1, Ordering::Relaxed);
     // SAFETY: the caller's promise.
     unsafe { give_back(list) };
 }
@@ -92,11 +95,12 @@ pub(super) fn take(class: Class) -> *mut Block {
     if lists == 0 {
         return null_mut();
     }
-    // The last that was put comes first: its blocks are the likeliest to be in the processor's caches.
+    // The last that was put comes first, unless others came in between: its blocks are the likeliest to be in the processor's caches.
     for step in 1..=many {
         let place = depot.at(lists + many - step, many);
         if !place.load(Ordering::Relaxed).is_null() {
             let list = place.swap(null_mut(), Ordering::Acquire);
+            // SIGNAL: as in `put`.
             if !list.is_null() {
                 depot.lists.fetch_sub(1, Ordering::Relaxed);
                 return list;

@@ -38,15 +38,12 @@ pub(super) fn claim(count: usize) -> Option<Claim> {
     {
         return Some(claim);
     }
-    depot::empty();
-    if let Some(claim) = chunk::claim(count) {
-        return Some(claim);
-    }
     if let Some(claim) = claim_new(count) {
         return Some(claim);
     }
     // Nothing is left: what we keep for later goes first.
     large::purge();
+    depot::empty();
     stack::trim_all(stack::ALL);
     if let Some(claim) = chunk::claim(count) {
         return Some(claim);

@@ -7,7 +7,6 @@ use core::ptr::null_mut;
 use super::class::Class;
 use super::link::Block;
 use super::span::Span;
-use super::stack;
 
 /// A block, or null; and whether it is zero.
 #[cold]
@@ -15,7 +14,7 @@ use super::stack;
 pub(super) fn alloc(class: Class) -> (*mut u8, bool) {
     loop {
         // SIGNAL: a handler that leaves by longjmp while the span is held keeps its free blocks from everybody.
-        let Some(span) = stack::pop(class).or_else(|| Span::new(class)) else { return (null_mut(), false) };
+        let Some(span) = Span::get(class) else { return (null_mut(), false) };
         let taken = span.take_one();
         span.let_go();
         if let Some(taken) = taken {

@@ -62,6 +62,19 @@ impl Span {
         chunk.span(unit - usize::from(chunk.span(unit).back.load(Ordering::Relaxed)))
     }
 
+    /// A span to take blocks from, held by the caller: one of the class's stack, or a new one.
+    #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
+    pub(super) fn get(class: Class) -> Option<&'static Span> {
+        if let Some(span) = stack::pop(class) {
+            return Some(span);
+        }
+        // Where there is no memory for a new one, what waited in the depot has gone back to its spans.
+        match Span::new(class) {
+            None => stack::pop(class),
+            new => new,
+        }
+    }
+
     /// A new span, held by the caller.
     #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
     pub(super) fn new(class: Class) -> Option<&'static Span> {

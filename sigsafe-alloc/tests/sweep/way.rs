@@ -289,6 +289,18 @@ fn crowded_and_left() -> Vec<Block> {
     crowded(0)
 }
 
+/// No unit is free, and lists that a thread has left have all blocks but one of two spans.
+fn crowded_and_left_in_part() -> Vec<Block> {
+    let mut held = elsewhere(|| {
+        let mut blocks = Block::many(KIB, 128);
+        drop(blocks.drain(1..64));
+        drop(blocks.drain(2..));
+        blocks
+    });
+    held.append(&mut crowded(0));
+    held
+}
+
 /// And where the next chunk would lie is something else.
 fn crowded_in() -> Vec<Block> {
     let blocks = crowded(0);
@@ -483,6 +495,7 @@ pub(crate) const NO_CACHE: &[Way] = &[
     at(AfterEnd, way("dealloc, after the thread's end, span full", Dealloc,     another_s::<{ 8 * KIB }, 8>)),
     at(AfterEnd, way("dealloc, after the thread's end, a span's last", Dealloc, another_s::<{ 256 * KIB }, 1>)),
     at(Nested, way("alloc, nested",                           alloc(8 * KIB),   || stacked(8))),
+    within(1, false, at(Nested, way("alloc, nested, no memory but in lists", alloc(KIB), crowded_and_left_in_part))),
     at(Nested, way("alloc, nested, new span",                 alloc(40 * KIB),  cached)),
     at(Nested, way("dealloc, nested",                         Dealloc,          list::<64>)),
     at(Nested, way("realloc, nested",                         Realloc(90),      list::<64>)),

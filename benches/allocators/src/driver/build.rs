@@ -100,7 +100,7 @@ fn tcmalloc() -> Result<&'static str, String> {
         .ok_or_else(|| "tcmalloc: run scripts/apt-install.sh libtcmalloc-minimal4".to_owned())
 }
 
-/// All loops start at a cache line, in every binary. Otherwise the same loop of a workload lies differently in each: a pair of operations
+/// Innermost loops of Rust code start at a cache line, in every binary. Otherwise the same loop of a workload lies differently in each: a pair of operations
 /// takes a cycle more where its loop lies across two lines, which is more than what some allocators differ by.
 #[cfg(target_arch = "x86_64")]
 fn flags() -> Option<(&'static str, OsString)> {
