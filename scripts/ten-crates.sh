@@ -28,7 +28,7 @@ crates=(
   'nom 7.1.3 parser'
   'pulldown-cmark 0.13.6 parser'
   'flate2 1.1.11 compressor'
-  'brotli 8.0.4 compressor'
+  'miniz_oxide 0.8.9 compressor'
   'regex 1.7.3 regex engine'
   'hecs 0.10.5 ECS'
   'redb 3.1.3 database'
