@@ -106,6 +106,7 @@ declare -A catches=(
   [one-stack]="-p sigsafe-alloc --test over on_a_signal_stack_above_the_thread_s_neither"
   [owed-is-added]="-p sigsafe-alloc --test over what_a_foreign_handler_blocks_over_an_operation_stays_blocked"
   [left-not-let-in]="-p sigsafe-alloc --test leaving what_arrives_in_operations_without_the_cache_is_let_in_at_their_ends"
+  [waiting-uncounted]="-p sigsafe-alloc --test memory what_a_thread_frees_that_never_allocates_serves_the_others"
   [room-once]="-p sigsafe-alloc --test leaving a_free_that_is_left_does_not_hide_its_chunk_from_those_that_come_later"
   [dirty-is-zero]="-p sigsafe-alloc --test every_instruction spans_their_stack_and_chunks"
   [popped-in-two-steps]="-p sigsafe-alloc --test every_instruction spans_their_stack_and_chunks"

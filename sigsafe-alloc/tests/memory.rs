@@ -181,8 +181,8 @@ fn the_empty_spans_of_one_class_serve_another() {
         let before = A.stats().chunks;
         for size in [16, 300, 4000, 10 * KIB, 64 * KIB, MIB] {
             on_a_thread(move || drop(Block::many(size, 48 * MIB)));
-            // Of each of the five sizes that have a class 2 MiB may wait for a cache.
-            assert!(A.stats().chunks <= before + 12 * MIB, "{size}");
+            // Some blocks of the sizes before wait for a cache.
+            assert!(A.stats().chunks <= before + 4 * MIB, "{size}");
         }
     });
 }

@@ -8,6 +8,8 @@
 
 use core::ptr::null_mut;
 
+use sigsafe_core::mutant;
+
 use super::cache::give_back;
 use super::class::{self, CLASSES, Class};
 use super::link::Block;
@@ -77,7 +79,7 @@ pub(super) unsafe fn put(class: Class, list: *mut Block) {
         }
         // SIGNAL: counted before it is there, and until it is gone, so that the count is never too low. A handler that leaves by longjmp
         // in between leaves it too high for good: a later look that finds nothing looks everywhere. The list is nobody's then.
-        depot.lists.fetch_add(1, Ordering::Relaxed);
+        depot.lists.fetch_add(usize::from(!mutant!("waiting-uncounted")), Ordering::Relaxed);
         if place.compare_exchange(null_mut(), list, Ordering::Release, Ordering::Relaxed).is_ok() {
             return;
         }
@@ -110,22 +112,28 @@ pub(super) fn take(class: Class) -> *mut Block {
     null_mut()
 }
 
-/// Gives all lists back to their spans.
+/// As a bound: all lists go back.
+pub(super) const ALL: usize = usize::MAX;
+
+/// Gives up to `bound` lists back to their spans, those of large blocks first: they have the fewest. Whether there were any.
 #[cold]
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
-pub(super) fn empty() {
-    for index in 0..CLASSES {
-        let Some(class) = Class::from_index(index) else { break };
+pub(super) fn empty(bound: usize) -> bool {
+    let mut left = bound;
+    for index in 1..=CLASSES {
+        let Some(class) = Class::from_index(CLASSES - index) else { break };
         // SIGNAL: a handler that leaves by longjmp here keeps one list from everybody.
         for _ in 0..PLACES {
-            let list = take(class);
+            let list = if left == 0 { null_mut() } else { take(class) };
             if list.is_null() {
                 break;
             }
+            left -= 1;
             // SAFETY: free blocks that were just taken.
             unsafe { give_back(list) };
         }
     }
+    left != bound
 }
 
 /// The first block of each list, for checks while nobody is at work.

@@ -38,12 +38,20 @@ pub(super) fn claim(count: usize) -> Option<Claim> {
     {
         return Some(claim);
     }
+    // Not all of it: managed handlers wait meanwhile.
+    if chunk::count() != 0
+        && depot::empty(64)
+        && stack::trim_all(256)
+        && let Some(claim) = chunk::claim(count)
+    {
+        return Some(claim);
+    }
     if let Some(claim) = claim_new(count) {
         return Some(claim);
     }
     // Nothing is left: what we keep for later goes first.
     large::purge();
-    depot::empty();
+    depot::empty(depot::ALL);
     stack::trim_all(stack::ALL);
     if let Some(claim) = chunk::claim(count) {
         return Some(claim);
@@ -108,7 +116,7 @@ fn on_time() {
     let next = now + u64::from(DELAY.load(Ordering::Relaxed));
     // One thread does it, and the first release starts the clock.
     if DUE.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && due != 0 {
-        depot::empty();
+        depot::empty(depot::ALL);
         purge_units();
         purge_regions();
         large::purge();
@@ -132,7 +140,7 @@ pub(super) fn bound_of_kept() -> usize {
 /// Gives back all that nobody uses. Bytes.
 #[cfg_attr(target_os = "linux", unsafe(link_section = "sigsafe_alloc_text"))]
 pub(super) fn purge() -> usize {
-    depot::empty();
+    depot::empty(depot::ALL);
     stack::trim_all(stack::ALL);
     purge_units() * chunk::UNIT + purge_regions() + large::purge()
 }

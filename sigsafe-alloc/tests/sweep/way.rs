@@ -283,22 +283,15 @@ fn crowded_and_idle() -> Vec<Block> {
     blocks
 }
 
-/// No unit is free, and a list that a thread has left has all blocks of a span.
-fn crowded_and_left() -> Vec<Block> {
-    elsewhere(|| drop(Block::many(KIB, 128)));
-    crowded(0)
-}
-
-/// No unit is free, and lists that a thread has left have all blocks but one of two spans.
-fn crowded_and_left_in_part() -> Vec<Block> {
-    let mut held = elsewhere(|| {
-        let mut blocks = Block::many(KIB, 128);
-        drop(blocks.drain(1..64));
-        drop(blocks.drain(2..));
-        blocks
-    });
-    held.append(&mut crowded(0));
-    held
+/// No unit is free, and lists in the depot have all blocks of some spans; or all but one, which is held.
+fn crowded_and_left(all: bool) -> Vec<Block> {
+    let (left, mut held): (Vec<_>, Vec<_>) =
+        Block::many(KIB, 6 * 64).into_iter().enumerate().partition(|(index, _)| all || index % 64 != 0);
+    let mut crowd = crowded(0);
+    // Those that are freed last stay in the cache.
+    drop(left);
+    crowd.extend(held.drain(..).map(|(_, block)| block));
+    crowd
 }
 
 /// And where the next chunk would lie is something else.
@@ -474,7 +467,7 @@ pub(crate) const SPANS: &[Way] = &[
     way("alloc, new chunk, not where expected", alloc(20 * KIB),         crowded_in),
     within(1, true, way("alloc, no memory",     alloc(20 * KIB),         || crowded(0))),
     within(MIB, false, way("alloc, no memory but what is kept", alloc(20 * KIB), crowded_and_kept)),
-    within(1, false, way("alloc, no memory but in lists that were left", alloc(4 * KIB), crowded_and_left)),
+    within(1, false, way("alloc, no memory but in lists that were left", alloc(4 * KIB), || crowded_and_left(true))),
     way("dealloc, into a full chunk",           Dealloc,                 || { let mut blocks = crowded(0); let last = blocks.len() - 1; blocks.swap(2, last); blocks }),
     way("dealloc, idle spans",                  Deallocs(2),             idle_spans),
     way("purge",                                Purge,                   everything),
@@ -495,7 +488,7 @@ pub(crate) const NO_CACHE: &[Way] = &[
     at(AfterEnd, way("dealloc, after the thread's end, span full", Dealloc,     another_s::<{ 8 * KIB }, 8>)),
     at(AfterEnd, way("dealloc, after the thread's end, a span's last", Dealloc, another_s::<{ 256 * KIB }, 1>)),
     at(Nested, way("alloc, nested",                           alloc(8 * KIB),   || stacked(8))),
-    within(1, false, at(Nested, way("alloc, nested, no memory but in lists", alloc(KIB), crowded_and_left_in_part))),
+    within(1, false, at(Nested, way("alloc, nested, no memory but in lists", alloc(KIB), || crowded_and_left(false)))),
     at(Nested, way("alloc, nested, new span",                 alloc(40 * KIB),  cached)),
     at(Nested, way("dealloc, nested",                         Dealloc,          list::<64>)),
     at(Nested, way("realloc, nested",                         Realloc(90),      list::<64>)),
