@@ -286,6 +286,7 @@ impl Group {
 pub(super) unsafe fn give_back(mut list: *mut Block) {
     const GROUPS: usize = 8;
     let mut groups = [Group::NONE; GROUPS];
+    // SIGNAL: a handler that leaves by longjmp, here or further down, keeps from everybody what is not in its span yet.
     while !list.is_null() {
         let block = list;
         // SAFETY: a free block of the list.
