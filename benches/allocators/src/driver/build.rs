@@ -100,8 +100,8 @@ fn tcmalloc() -> Result<&'static str, String> {
         .ok_or_else(|| "tcmalloc: run scripts/apt-install.sh libtcmalloc-minimal4".to_owned())
 }
 
-/// Innermost loops of Rust code start at a cache line, in every binary. Otherwise the same loop of a workload lies differently in each: a pair of operations
-/// takes a cycle more where its loop lies across two lines, which is more than what some allocators differ by.
+/// Innermost loops of Rust code start at a cache line, in every binary. Otherwise the same loop of a workload lies differently in each: a
+/// pair of operations takes a cycle more where its loop lies across two lines, which is more than what some allocators differ by.
 #[cfg(target_arch = "x86_64")]
 fn flags() -> Option<(&'static str, OsString)> {
     let mut flags = std::env::var_os("RUSTFLAGS").unwrap_or_default();
