@@ -33,7 +33,7 @@ fn place(pc: u64) -> String {
     // SAFETY: the pointer is to a live value; the strings live as long as the files are mapped.
     unsafe {
         if libc::dladdr(pc as *const c_void, &raw mut found) == 0 {
-            return "in no file".into();
+            return format!("in no file that tells: {pc:#x}");
         }
         let text = |pointer| CStr::from_ptr(pointer).to_string_lossy();
         let file = text(found.dli_fname);
